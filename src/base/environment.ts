@@ -1,0 +1,57 @@
+import { ConfigError } from "./errors.ts";
+
+/** One environment variable that Slipstream reads: its meaning, for `doctor`, the docs and errors. */
+export interface EnvironmentVariable {
+  readonly name: string;
+  readonly meaning: string;
+  readonly values: string;
+}
+
+/** Every environment variable that Slipstream reads. Nothing else reads `process.env`. */
+export const environmentVariables = {
+  threads: {
+    name: "SLIPSTREAM_THREADS",
+    meaning: "threads that run kernels (default: the machine's cores)",
+    values: "an integer from 1 to 256",
+  },
+  isa: {
+    name: "SLIPSTREAM_ISA",
+    meaning: "the highest instruction set that kernels may use",
+    values: "scalar, avx2, avx512, avx512bf16, amx or neon",
+  },
+  debug: {
+    name: "SLIPSTREAM_DEBUG",
+    meaning: "what to print to standard error: 1 timings, 2 programs too, 3 graphs after each pass too",
+    values: "0, 1, 2 or 3",
+  },
+  compiler: {
+    name: "SLIPSTREAM_CXX",
+    meaning: "the C++ compiler that builds the native code (default: g++, then clang++)",
+    values: "a command",
+  },
+} as const satisfies Record<string, EnvironmentVariable>;
+
+/** The value of a variable, or undefined where it is unset or empty. */
+export function readVariable(variable: EnvironmentVariable): string | undefined {
+  const value = process.env[variable.name];
+  return value === undefined || value === "" ? undefined : value;
+}
+
+/** An integer variable within a range; throws ConfigError with the legal values otherwise. */
+export function readInteger(variable: EnvironmentVariable, low: number, high: number): number | undefined {
+  const text = readVariable(variable);
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < low || value > high) {
+    throw new ConfigError("bad_environment", `${variable.name} has a value that cannot be used`, {
+      expected: variable.values,
+      received: JSON.stringify(text),
+    });
+  }
+  return value;
+}
+
+/** The debug level, 0 to 3. */
+export function debugLevel(): number {
+  return readInteger(environmentVariables.debug, 0, 3) ?? 0;
+}
