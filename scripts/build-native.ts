@@ -1,0 +1,176 @@
+/**
+ * Compiles `native/` into `build/slipstream.node` with the C++ compiler directly. Files are compiled again
+ * only when their inputs (source, headers, flags, compiler) change.
+ */
+import { spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, globSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { dirname, join, relative } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { include_dir as nodeHeaders } from "node-api-headers";
+import { environmentVariables, readVariable } from "../src/base/environment.ts";
+import { RunError, SlipstreamError } from "../src/base/errors.ts";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const buildFolder = join(root, "build");
+const addonPath = join(buildFolder, "slipstream.node");
+
+const avx512 = ["-mavx2", "-mfma", "-mf16c", "-mbmi2", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"];
+const avx512bf16 = [...avx512, "-mavx512vnni", "-mavx512bf16"];
+
+/** Flags by the suffix before `.cc`; a file without one is compiled for every processor. */
+const flagsBySuffix: Record<string, { flags: string[]; architecture: string }> = {
+  avx2: { flags: ["-mavx2", "-mfma", "-mf16c", "-mbmi2"], architecture: "x64" },
+  avx512: { flags: avx512, architecture: "x64" },
+  avx512bf16: { flags: avx512bf16, architecture: "x64" },
+  amx: { flags: [...avx512bf16, "-mamx-tile", "-mamx-bf16", "-mamx-int8"], architecture: "x64" },
+  neon: { flags: [], architecture: "arm64" },
+};
+
+const commonFlags = [
+  "-std=c++20",
+  "-O3",
+  "-fPIC",
+  "-fvisibility=hidden",
+  "-fno-math-errno",
+  "-fno-trapping-math",
+  "-ffp-contract=off",
+  "-Wall",
+  "-Wextra",
+  "-Werror",
+  "-DNAPI_VERSION=9",
+  `-I${join(root, "native")}`,
+  `-I${nodeHeaders}`,
+];
+
+interface Unit {
+  readonly source: string;
+  readonly object: string;
+  readonly flags: readonly string[];
+}
+
+function findCompiler(): { command: string; version: string } {
+  const chosen = readVariable(environmentVariables.compiler);
+  for (const command of chosen ? [chosen] : ["g++", "clang++"]) {
+    const result = spawnSync(command, ["--version"], { encoding: "utf8" });
+    if (result.status === 0) return { command, version: result.stdout.split("\n")[0] ?? "" };
+  }
+  throw new RunError("no_compiler", "Slipstream's kernels need a C++20 compiler, and none was found", {
+    expected: chosen ? `a working compiler at ${environmentVariables.compiler.name}=${chosen}` : "g++ (12 or newer) or clang++ (15 or newer) on the PATH",
+    hint: "Debian, Ubuntu: apt-get install g++    Fedora: dnf install gcc-c++    macOS: xcode-select --install",
+  });
+}
+
+function listUnits(): Unit[] {
+  const units: Unit[] = [];
+  for (const source of globSync("native/**/*.cc", { cwd: root }).sort()) {
+    const suffix = /\.([a-z0-9]+)\.cc$/.exec(source)?.[1];
+    const variant = suffix === undefined ? { flags: [], architecture: process.arch } : flagsBySuffix[suffix];
+    if (variant === undefined) {
+      throw new SlipstreamError("bad_suffix", `no compiler flags are known for ${source}`, {
+        expected: `one of ${Object.keys(flagsBySuffix).join(", ")} before .cc`,
+      });
+    }
+    if (variant.architecture !== process.arch) continue;
+    const object = join(buildFolder, "objects", `${source.replaceAll("/", "-")}.o`);
+    units.push({ source, object, flags: [...commonFlags, ...variant.flags] });
+    // The same AMX code on a software model of the tiles, so that every machine with AVX-512 can test it.
+    if (suffix === "amx") {
+      units.push({
+        source,
+        object: object.replace(/\.o$/, ".emulated.o"),
+        flags: [...commonFlags, ...avx512bf16, "-DSLIPSTREAM_AMX_EMULATED"],
+      });
+    }
+  }
+  return units;
+}
+
+/** The texts of a source and of every header of `native/`: coarse, and never stale. */
+function headersDigest(): string {
+  const hash = createHash("sha256");
+  for (const header of globSync("native/**/*.h", { cwd: root }).sort()) {
+    hash.update(header).update(readFileSync(join(root, header)));
+  }
+  return hash.digest("hex");
+}
+
+function run(command: string, parameters: readonly string[]): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, parameters, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+    let output = "";
+    child.stdout.on("data", (piece) => (output += piece));
+    child.stderr.on("data", (piece) => (output += piece));
+    child.on("error", reject);
+    child.on("close", (code) => {
+      if (code === 0) return resolve();
+      reject(
+        new RunError("compile_failed", `${command} failed on ${relative(root, parameters.at(-1) ?? "")}`, {
+          received: output.slice(0, 8000),
+        }),
+      );
+    });
+  });
+}
+
+/** Builds what is out of date and returns the path of the addon. */
+export async function buildNative(log: (line: string) => void = console.log): Promise<string> {
+  const compiler = findCompiler();
+  const headers = headersDigest();
+  mkdirSync(join(buildFolder, "objects"), { recursive: true });
+  const stale: Unit[] = [];
+  const digests: string[] = [];
+  const units = listUnits();
+  const digestOf = new Map<Unit, string>();
+  for (const unit of units) {
+    const digest = createHash("sha256")
+      .update(JSON.stringify([compiler, unit.flags, headers]))
+      .update(readFileSync(join(root, unit.source)))
+      .digest("hex");
+    digests.push(digest);
+    digestOf.set(unit, digest);
+    const recorded = `${unit.object}.digest`;
+    if (!existsSync(unit.object) || !existsSync(recorded) || readFileSync(recorded, "utf8") !== digest) {
+      stale.push(unit);
+    }
+  }
+  const linkDigest = createHash("sha256").update(digests.join()).digest("hex");
+  const linkRecord = `${addonPath}.digest`;
+  if (stale.length === 0 && existsSync(addonPath) && existsSync(linkRecord)) {
+    if (readFileSync(linkRecord, "utf8") === linkDigest) return addonPath;
+  }
+  const started = performance.now();
+  if (stale.length > 0) log(`compiling ${stale.length} native files with ${compiler.version}`);
+  const queue = [...stale];
+  const worker = async () => {
+    for (let unit = queue.shift(); unit !== undefined; unit = queue.shift()) {
+      await run(compiler.command, [...unit.flags, "-c", "-o", unit.object, join(root, unit.source)]);
+      writeFileSync(`${unit.object}.digest`, digestOf.get(unit) ?? "");
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, worker));
+  const temporary = `${addonPath}.${process.pid}.tmp`;
+  const undefinedSymbols = process.platform === "darwin" ? ["-undefined", "dynamic_lookup"] : [];
+  await run(compiler.command, [
+    "-shared",
+    "-pthread",
+    ...undefinedSymbols,
+    ...units.map((unit) => unit.object),
+    "-o",
+    temporary,
+  ]);
+  renameSync(temporary, addonPath);
+  writeFileSync(linkRecord, linkDigest);
+  log(`built ${relative(root, addonPath)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  return addonPath;
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  try {
+    await buildNative();
+  } catch (error) {
+    console.error(error instanceof SlipstreamError ? error.message : error);
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,61 @@
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { RunError } from "../../base/errors.ts";
+
+/** A tensor as the addon takes it: `data` null means an absent optional operand. */
+export interface NativeTensor {
+  readonly data: ArrayBufferView | null;
+  /** The code of `dtypeCode`. */
+  readonly dtype: number;
+  readonly shape: readonly number[];
+}
+
+/** Instruction sets by name; `amx_emulated` is for tests only. */
+export type IsaName = "scalar" | "neon" | "avx2" | "avx512" | "avx512bf16" | "amx" | "amx_emulated";
+
+/** What `build/slipstream.node` exports (native/binding/module.cc). */
+export interface Addon {
+  /** The highest instruction set of this processor. */
+  detectedIsa(): IsaName;
+  canRunIsa(isa: string): boolean;
+  listKernels(): { readonly name: string; readonly isa: IsaName }[];
+  /**
+   * Runs one kernel synchronously: for tests and benchmarks of kernels. Returns the instruction set of the
+   * kernel that ran.
+   */
+  runKernel(
+    name: string,
+    isa: IsaName,
+    inputs: readonly NativeTensor[],
+    outputs: readonly NativeTensor[],
+    attributes: readonly number[],
+    threads: number,
+  ): IsaName;
+}
+
+let loaded: Addon | undefined;
+
+/** Loads the addon once. @throws RunError saying how to build it where it is missing or broken. */
+export function loadAddon(): Addon {
+  if (loaded !== undefined) return loaded;
+  const path = join(dirname(fileURLToPath(import.meta.url)), "../../../build/slipstream.node");
+  if (!existsSync(path)) {
+    throw new RunError("addon_missing", "Slipstream's native code has not been built", {
+      where: path,
+      hint: "run `npm run build` in the package's folder (it needs g++ 12 or clang++ 15, or newer)",
+    });
+  }
+  try {
+    loaded = createRequire(import.meta.url)(path) as Addon;
+  } catch (cause) {
+    throw new RunError("addon_broken", "Slipstream's native code does not load", {
+      where: path,
+      received: cause instanceof Error ? cause.message : String(cause),
+      hint: "delete the build folder and run `npm run build`",
+      cause,
+    });
+  }
+  return loaded;
+}
