@@ -5,13 +5,16 @@
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, globSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { include_dir as nodeHeaders } from "node-api-headers";
 import { environmentVariables, readVariable } from "../src/base/environment.ts";
 import { RunError, SlipstreamError } from "../src/base/errors.ts";
 
+const { include_dir: nodeHeaders } = createRequire(import.meta.url)("node-api-headers") as {
+  include_dir: string;
+};
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const buildFolder = join(root, "build");
 const addonPath = join(buildFolder, "slipstream.node");
@@ -57,7 +60,9 @@ function findCompiler(): { command: string; version: string } {
     if (result.status === 0) return { command, version: result.stdout.split("\n")[0] ?? "" };
   }
   throw new RunError("no_compiler", "Slipstream's kernels need a C++20 compiler, and none was found", {
-    expected: chosen ? `a working compiler at ${environmentVariables.compiler.name}=${chosen}` : "g++ (12 or newer) or clang++ (15 or newer) on the PATH",
+    expected: chosen
+      ? `a working compiler at ${environmentVariables.compiler.name}=${chosen}`
+      : "g++ (12 or newer) or clang++ (15 or newer) on the PATH",
     hint: "Debian, Ubuntu: apt-get install g++    Fedora: dnf install gcc-c++    macOS: xcode-select --install",
   });
 }

@@ -20,7 +20,10 @@ export class SlipstreamError extends Error {
   readonly details: ErrorDetails;
 
   constructor(code: string, summary: string, details: ErrorDetails = {}) {
-    super(composeMessage(summary, details), details.cause === undefined ? undefined : { cause: details.cause });
+    super(
+      composeMessage(summary, details),
+      details.cause === undefined ? undefined : { cause: details.cause },
+    );
     this.name = new.target.name;
     this.code = code;
     this.details = details;

@@ -1,0 +1,200 @@
+import type { DType, TensorData } from "../base/dtype.ts";
+import type { Shape } from "../base/shape.ts";
+import type { ElementwiseOperation, Expression } from "./expression.ts";
+
+/** An op without attributes. */
+export type NoAttributes = Readonly<Record<string, never>>;
+
+/** Activations that a matrix product can apply to its result. Positions are the native codes. */
+export const activations = ["none", "relu", "gelu", "gelu_tanh", "silu"] as const;
+export type Activation = (typeof activations)[number];
+
+/** Reductions; positions are the native codes. */
+export const reductions = ["sum", "maximum", "minimum"] as const;
+export type Reduction = (typeof reductions)[number];
+
+/** Distributions of `random`; positions are the native codes. */
+export const distributions = ["uniform", "normal"] as const;
+export type Distribution = (typeof distributions)[number];
+
+/**
+ * What a leaf holds: an `input` changes every run; a `parameter` changes only when the caller says so
+ * (work that depends on parameters alone is done once); `state` is memory that programs update.
+ */
+export type LeafKind = "input" | "parameter" | "state";
+
+/** How attention masks: `window` 0 means none, w > 0 the last w tokens, the token itself among them. */
+export interface AttentionAttributes {
+  readonly scale: number;
+  readonly causal: boolean;
+  readonly window: number;
+}
+
+/**
+ * Every op and its attributes: the vocabulary in which programs are written. Operands and results of the
+ * ops that have kernels are listed in docs/kernels.md under the same names. Adding a name here makes the
+ * type checker ask for its rules in `rules/`.
+ */
+export interface OpAttributes {
+  /** Memory of the caller: no inputs. */
+  leaf: { readonly name: string; readonly kind: LeafKind; readonly shape: Shape; readonly dtype: DType };
+  /** Data that are part of the program. */
+  constant: { readonly data: TensorData; readonly shape: readonly number[]; readonly dtype: DType };
+  /** A tensor of one value. */
+  fill: { readonly value: number; readonly shape: Shape; readonly dtype: DType };
+  /** 0, 1, 2, … along `axis`. */
+  iota: { readonly axis: number; readonly shape: Shape; readonly dtype: DType };
+  /** Counter-based random numbers; input: seed i32 [2] (seed, step). */
+  random: { readonly distribution: Distribution; readonly stream: number; readonly shape: Shape };
+
+  /** One elementwise operation over operands that broadcast as in NumPy. */
+  elementwise: { readonly operation: ElementwiseOperation };
+  /** The same values in another dtype. */
+  cast: { readonly dtype: DType };
+  /** A fused elementwise expression; made by the fusion pass. */
+  map: { readonly expression: Expression; readonly dtype: DType };
+
+  reshape: { readonly shape: Shape };
+  broadcast: { readonly shape: Shape };
+  /** Output axis i is input axis `permutation[i]`. */
+  transpose: { readonly permutation: readonly number[] };
+  slice: { readonly starts: readonly number[]; readonly sizes: Shape };
+  /** Zeros of `shape` with the input at `starts`: the gradient of `slice`. */
+  pad_into: { readonly starts: readonly number[]; readonly shape: Shape };
+  concatenate: { readonly axis: number };
+  /** Rows of the first axis: x [N, inner..], ids [..] -> [ids.., inner..]. */
+  gather: NoAttributes;
+  /** Sums of rows by id: the gradient of `gather`. */
+  scatter_add: { readonly rows: number };
+  reduce: { readonly reduction: Reduction; readonly axes: readonly number[]; readonly keep: boolean };
+  /** Index of the largest along the last axis, the first of equal ones. */
+  argmax: NoAttributes;
+
+  matmul: {
+    readonly transposeA: boolean;
+    readonly transposeB: boolean;
+    readonly activation: Activation;
+    readonly bias: boolean;
+    readonly residual: boolean;
+    readonly dtype: DType;
+  };
+  /** b in the panels that kernels read (docs/kernels.md): opaque bytes. */
+  pack_matrix: { readonly transposeB: boolean; readonly elements: "f32" | "bf16" };
+  matmul_packed: {
+    readonly columns: number;
+    readonly elements: "f32" | "bf16";
+    readonly activation: Activation;
+    readonly bias: boolean;
+    readonly residual: boolean;
+    readonly dtype: DType;
+  };
+  linear_cross_entropy: NoAttributes;
+  linear_cross_entropy_gradient: { readonly weightDType: DType };
+
+  rms_norm: { readonly epsilon: number };
+  rms_norm_gradient: NoAttributes;
+  layer_norm: { readonly epsilon: number; readonly bias: boolean };
+  layer_norm_gradient: NoAttributes;
+  rope: { readonly inverse: boolean; readonly interleaved: boolean };
+  softmax: NoAttributes;
+  softmax_gradient: NoAttributes;
+  cross_entropy: NoAttributes;
+  cross_entropy_gradient: NoAttributes;
+  embedding: { readonly dtype: DType };
+  embedding_gradient: { readonly vocabulary: number };
+
+  attention: AttentionAttributes;
+  attention_gradient: AttentionAttributes;
+  cache_write: NoAttributes;
+  paged_attention: { readonly scale: number; readonly window: number; readonly blockSize: number };
+
+  adamw: NoAttributes;
+  adam: NoAttributes;
+  sgd: NoAttributes;
+  lion: NoAttributes;
+  adagrad: NoAttributes;
+  sum_of_squares: NoAttributes;
+}
+
+export type OpName = keyof OpAttributes;
+
+/** The names, for loops over all ops; the type holds it to `OpAttributes`. */
+const everyOp: Record<OpName, true> = {
+  leaf: true,
+  constant: true,
+  fill: true,
+  iota: true,
+  random: true,
+  elementwise: true,
+  cast: true,
+  map: true,
+  reshape: true,
+  broadcast: true,
+  transpose: true,
+  slice: true,
+  pad_into: true,
+  concatenate: true,
+  gather: true,
+  scatter_add: true,
+  reduce: true,
+  argmax: true,
+  matmul: true,
+  pack_matrix: true,
+  matmul_packed: true,
+  linear_cross_entropy: true,
+  linear_cross_entropy_gradient: true,
+  rms_norm: true,
+  rms_norm_gradient: true,
+  layer_norm: true,
+  layer_norm_gradient: true,
+  rope: true,
+  softmax: true,
+  softmax_gradient: true,
+  cross_entropy: true,
+  cross_entropy_gradient: true,
+  embedding: true,
+  embedding_gradient: true,
+  attention: true,
+  attention_gradient: true,
+  cache_write: true,
+  paged_attention: true,
+  adamw: true,
+  adam: true,
+  sgd: true,
+  lion: true,
+  adagrad: true,
+  sum_of_squares: true,
+};
+
+/** All op names. */
+export const opNames = Object.keys(everyOp) as OpName[];
+
+/**
+ * Outputs that are the memory of an input, updated in place: `[output, input]` pairs. Such an op must be
+ * the last reader of what it overwrites.
+ */
+export const inPlaceOutputs: Partial<Record<OpName, readonly (readonly [number, number])[]>> = {
+  cache_write: [[0, 0]],
+  adamw: [
+    [0, 0],
+    [1, 2],
+    [2, 3],
+  ],
+  adam: [
+    [0, 0],
+    [1, 2],
+    [2, 3],
+  ],
+  sgd: [
+    [0, 0],
+    [1, 2],
+  ],
+  lion: [
+    [0, 0],
+    [1, 2],
+  ],
+  adagrad: [
+    [0, 0],
+    [1, 2],
+  ],
+};

@@ -1,0 +1,61 @@
+import type { TensorType } from "../../graph.ts";
+import type { Fail, ShapeRule } from "../shape.ts";
+import { operands, requireEqual, requireFloat, requireInteger, requireRank, requireSame } from "./common.ts";
+
+function checkHeads(q: TensorType, k: TensorType, v: TensorType, fail: Fail): void {
+  for (const [type, name] of [
+    [q, "q"],
+    [k, "k"],
+    [v, "v"],
+  ] as const) {
+    requireRank(type, 3, name, fail);
+    requireFloat(type, name, fail);
+  }
+  requireSame(k.shape, v.shape, "k and v", fail);
+  requireEqual(q.shape[2]!, k.shape[2]!, "the head sizes of q and k", fail);
+  const [heads, groups] = [q.shape[1], k.shape[1]];
+  if (typeof heads !== "number" || typeof groups !== "number") fail("the numbers of heads must be fixed");
+  else if (heads % groups !== 0) fail(`${heads} query heads do not divide among ${groups} key/value heads`);
+}
+
+/** Shapes of the attention ops. */
+export const attentionShapes: {
+  readonly [Op in "attention" | "attention_gradient" | "cache_write" | "paged_attention"]: ShapeRule<Op>;
+} = {
+  attention: (inputs, _attributes, fail) => {
+    const [q, k, v, offsets] = operands(inputs, 4, fail);
+    checkHeads(q!, k!, v!, fail);
+    requireEqual(q!.shape[0]!, k!.shape[0]!, "the tokens of q and k", fail);
+    requireRank(offsets!, 1, "offsets", fail);
+    requireInteger(offsets!, "offsets", fail);
+    return [q!, { shape: [q!.shape[1]!, q!.shape[0]!], dtype: "f32" }];
+  },
+  attention_gradient: (inputs, _attributes, fail) => {
+    const [dOut, q, k, v, out] = operands(inputs, 7, fail);
+    checkHeads(q!, k!, v!, fail);
+    requireSame(dOut!.shape, q!.shape, "q and the gradient of the result", fail);
+    requireSame(out!.shape, q!.shape, "q and the result", fail);
+    return [q!, k!, v!];
+  },
+  cache_write: (inputs, _attributes, fail) => {
+    const [cache, values, slots] = operands(inputs, 3, fail);
+    requireSame(
+      cache!.shape.slice(1),
+      values!.shape.slice(1),
+      "a slot of the cache and a token's values",
+      fail,
+    );
+    requireInteger(slots!, "slots", fail);
+    requireEqual(values!.shape[0]!, slots!.shape[0]!, "the tokens of values and slots", fail);
+    return [cache!];
+  },
+  paged_attention: (inputs, _attributes, fail) => {
+    const [q, k, v, queryOffsets, contextLengths, blockTables] = operands(inputs, 6, fail);
+    checkHeads(q!, k!, v!, fail);
+    requireInteger(queryOffsets!, "query_offsets", fail);
+    requireInteger(contextLengths!, "context_lengths", fail);
+    requireInteger(blockTables!, "block_tables", fail);
+    requireRank(blockTables!, 2, "block_tables", fail);
+    return [q!];
+  },
+};

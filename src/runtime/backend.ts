@@ -1,0 +1,56 @@
+import type { DType, TensorData } from "../base/dtype.ts";
+import type { SymbolValues } from "../base/shape.ts";
+import type { Graph } from "../graph/graph.ts";
+
+/**
+ * The contract between planned programs and those who run them. A backend takes a graph (see
+ * compiler/compile.ts for the passes that come before) and gives an `Executable`. The reference backend
+ * computes in float64, the native one in kernels, the null one not at all: it counts.
+ */
+export interface Backend {
+  readonly name: "native" | "reference" | "null";
+  /** Memory for a leaf or a result: zeroed, aligned as the backend's kernels like it. */
+  allocate(dtype: DType, elements: number): TensorData;
+  /** Prepares a graph to run. Throws what a person can act on where an op is not supported. */
+  compile(graph: Graph, options?: CompileOptions): Executable;
+}
+
+/** How to compile. */
+export interface CompileOptions {
+  /** Runs one program at a time in arrival order, and stops with an error at the first result that is not finite. */
+  readonly checkFinite?: boolean;
+}
+
+/** Memory by the name of the leaf or output it is bound to. */
+export type Bindings = Readonly<Record<string, TensorData>>;
+
+/** What a program needs, known before it runs. Bytes. */
+export interface MemoryPlan {
+  /** The arena for values that live inside a run. */
+  readonly arena: number;
+  /** What is prepared once from parameters and kept (packed weights). */
+  readonly prepared: number;
+  /** Constants that are part of the program. */
+  readonly constants: number;
+  /** Leaves and outputs that the caller binds. */
+  readonly bound: number;
+  /** Work space of kernels outside of the arena, over all threads. */
+  readonly scratch: number;
+}
+
+/** A graph that can be run. */
+export interface Executable {
+  readonly memory: MemoryPlan;
+  /** Arithmetic of one run with every symbol at its bound. */
+  readonly flops: number;
+  /**
+   * Runs the program off the event loop. Every leaf, and every output without a target, must be bound to
+   * memory that is large enough; shapes come from `symbols`. Runs of one backend execute one after another.
+   * @throws ShapeError for a binding that is missing or too small; RunError for a failure while running.
+   */
+  run(bindings: Bindings, symbols?: SymbolValues): Promise<void>;
+  /** Computes what depends on parameters alone again: call it after they changed. */
+  invalidateParameters(): void;
+  /** Frees native memory. A disposed executable cannot run. */
+  dispose(): void;
+}
