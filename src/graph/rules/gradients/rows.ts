@@ -5,7 +5,15 @@ import { apply, dtypeOf, type Node, shapeOf, type Value } from "../../graph.ts";
 import type { OpName } from "../../ops.ts";
 import type { GradientRule } from "../gradient.ts";
 
-type RowOp = "rms_norm" | "layer_norm" | "rope" | "softmax" | "cross_entropy" | "embedding" | "attention";
+type RowOp =
+  | "rms_norm"
+  | "layer_norm"
+  | "rope"
+  | "softmax"
+  | "cross_entropy"
+  | "embedding"
+  | "embedding_gradient"
+  | "attention";
 
 function output<Op extends OpName>(node: Node<Op>, index: number): Value {
   return { node, index };
