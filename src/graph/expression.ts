@@ -1,6 +1,6 @@
 /**
  * Elementwise expressions: the straight-line programs that a `map` node holds. Value `i < inputs` is input
- * i; instruction j makes value `inputs + j`; the last instruction is the result.
+ * i; instruction j makes value `inputs + j`; the last instruction is the result (input 0 where there is none).
  */
 
 /** Elementwise operations by number of operands. A position in `elementwiseOpcodes` is the native opcode. */
@@ -42,6 +42,13 @@ export const binaryOperations = [
 /** `select(condition, a, b)` is a where the condition is not zero, b elsewhere. */
 export const ternaryOperations = ["select"] as const;
 
+/**
+ * Rounding to a 16-bit float and back. The fusion pass puts one where a value would have been stored in that
+ * dtype, so that fusing never changes a bit of the result.
+ */
+export const roundingOperations = ["round_bf16", "round_f16"] as const;
+
+export type RoundingOperation = (typeof roundingOperations)[number];
 export type UnaryOperation = (typeof unaryOperations)[number];
 export type BinaryOperation = (typeof binaryOperations)[number];
 export type TernaryOperation = (typeof ternaryOperations)[number];
@@ -53,12 +60,13 @@ export const elementwiseOpcodes = [
   ...unaryOperations,
   ...binaryOperations,
   ...ternaryOperations,
+  ...roundingOperations,
 ] as const;
 
 /** One instruction: an operation on earlier values, or a constant. */
 export type Instruction =
   | { readonly operation: "constant"; readonly value: number }
-  | { readonly operation: ElementwiseOperation; readonly operands: readonly number[] };
+  | { readonly operation: ElementwiseOperation | RoundingOperation; readonly operands: readonly number[] };
 
 /** A whole expression over `inputs` operands. */
 export interface Expression {
@@ -67,7 +75,8 @@ export interface Expression {
 }
 
 /** How many operands an operation takes. */
-export function arity(operation: ElementwiseOperation): 1 | 2 | 3 {
+export function arity(operation: ElementwiseOperation | RoundingOperation): 1 | 2 | 3 {
+  if ((roundingOperations as readonly string[]).includes(operation)) return 1;
   if ((unaryOperations as readonly string[]).includes(operation)) return 1;
   if ((binaryOperations as readonly string[]).includes(operation)) return 2;
   return 3;

@@ -4,7 +4,7 @@ import { add, fill } from "./build.ts";
 import { buildGraph, dtypeOf, isLeaf, type Node, shapeOf, type Value } from "./graph.ts";
 import type { OpName } from "./ops.ts";
 import { type GradientRule, gradientRules, type NotDifferentiable } from "./rules/gradient.ts";
-import { withScope } from "./scope.ts";
+import { inScope } from "./scope.ts";
 
 function key(value: Value): string {
   return `${value.node.id}.${value.index}`;
@@ -37,11 +37,12 @@ export function gradients(loss: Value, withRespectTo: readonly Value[], seed?: V
     if (!reaches.has(node)) continue;
     const incoming = node.outputs.map((_, index) => collected.get(key({ node, index })));
     if (incoming.every((gradient) => gradient === undefined) || node.op === "leaf") continue;
-    const outgoing = withScope(`${node.scope}'`, () => differentiate(node, incoming), true);
+    const outgoing = inScope({ ...node.scope, phase: "backward" }, () => differentiate(node, incoming));
     outgoing.forEach((gradient, position) => {
       const input = node.inputs[position];
       if (input === undefined) throw new InternalError(`the gradient of ${node.op} has too many results`);
-      if (gradient !== undefined && reaches.has(input.node)) deposit(input, gradient);
+      if (gradient === undefined || !reaches.has(input.node)) return;
+      inScope({ ...input.node.scope, phase: "backward" }, () => deposit(input, gradient));
     });
   }
   return withRespectTo.map((value) => collected.get(key(value)) ?? fill(0, shapeOf(value), dtypeOf(value)));
@@ -51,7 +52,7 @@ function differentiate(node: Node, incoming: readonly (Value | undefined)[]): re
   const rule = gradientRules[node.op] as GradientRule<OpName> | NotDifferentiable;
   if (typeof rule === "function") return rule(node, incoming);
   throw new ShapeError("not_differentiable", `${node.op} cannot be differentiated: ${rule.reason}`, {
-    ...(node.scope === "" ? {} : { where: node.scope }),
+    ...(node.scope.name === "" ? {} : { where: node.scope.name }),
   });
 }
 

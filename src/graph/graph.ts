@@ -3,7 +3,7 @@ import { InternalError } from "../base/errors.ts";
 import type { Shape } from "../base/shape.ts";
 import type { OpAttributes, OpName } from "./ops.ts";
 import { inferTypes } from "./rules/shape.ts";
-import { currentScope } from "./scope.ts";
+import { currentScope, type Scope } from "./scope.ts";
 
 /** Shape and dtype of a value. */
 export interface TensorType {
@@ -25,8 +25,8 @@ export interface Node<Op extends OpName = OpName> {
   readonly inputs: readonly Value[];
   readonly attributes: OpAttributes[Op];
   readonly outputs: readonly TensorType[];
-  /** Where in the model the node was made, such as `model.layers.3.mlp`. */
-  readonly scope: string;
+  /** Where in the model the node was made. */
+  readonly scope: Scope;
   /** Copies made for recomputation carry the number of their segment, so that they stay apart. */
   readonly recomputed: number | undefined;
 }
@@ -55,7 +55,7 @@ let nextId = 0;
 
 /** Options that a rewrite carries over from the node it replaces. */
 export interface NodeOptions {
-  readonly scope?: string;
+  readonly scope?: Scope;
   readonly recomputed?: number | undefined;
 }
 
@@ -70,8 +70,14 @@ export function createNode<Op extends OpName>(
   options: NodeOptions = {},
 ): Node<Op> {
   const scope = options.scope ?? currentScope();
-  const outputs = inferTypes(op, inputs.map(typeOf), attributes, scope);
+  const outputs = inferTypes(op, inputs.map(typeOf), attributes, scope.name);
   return { id: nextId++, op, inputs, attributes, outputs, scope, recomputed: options.recomputed };
+}
+
+/** The node with other inputs of the same types; the node itself where they are the same. */
+export function withInputs(node: AnyNode, inputs: readonly Value[]): AnyNode {
+  if (inputs.every((input, index) => sameValue(input, node.inputs[index]!))) return node;
+  return createNode(node.op, inputs, node.attributes, node) as AnyNode;
 }
 
 /** The first result of an op applied to values. */

@@ -198,3 +198,12 @@ export const inPlaceOutputs: Partial<Record<OpName, readonly (readonly [number, 
     [1, 2],
   ],
 };
+
+/** Outputs whose kernels can add to float32 memory instead of overwriting it; all of an op's together. */
+export const accumulatingOutputs: Partial<Record<OpName, readonly number[]>> = {
+  matmul: [0],
+  linear_cross_entropy_gradient: [2],
+  rms_norm_gradient: [1],
+  layer_norm_gradient: [1, 2],
+  embedding_gradient: [0],
+};

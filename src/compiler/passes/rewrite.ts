@@ -1,0 +1,83 @@
+import { InternalError } from "../../base/errors.ts";
+import {
+  type AnyNode,
+  type Graph,
+  type GraphOutput,
+  type Node,
+  sameValue,
+  type Value,
+  withInputs,
+} from "../../graph/graph.ts";
+import { inScope } from "../../graph/scope.ts";
+
+/**
+ * What becomes of one node: values for its outputs, or undefined to keep it. `inputs` are its operands in
+ * the new graph. Nodes that the visitor makes run where the visited node ran.
+ */
+export type Visitor = (node: AnyNode, inputs: readonly Value[]) => readonly Value[] | undefined;
+
+/** Walks a graph in order and replaces nodes; the order of what is kept stays. */
+export function rewrite(graph: Graph, visit: Visitor): Graph {
+  const replaced = new Map<Node, readonly Value[]>();
+  const emitted = new Set<Node>();
+  const nodes: AnyNode[] = [];
+  const lookUp = (value: Value): Value => replaced.get(value.node)?.[value.index] ?? value;
+  const emit = (node: Node): void => {
+    if (emitted.has(node)) return;
+    emitted.add(node);
+    for (const input of node.inputs) emit(input.node);
+    nodes.push(node as AnyNode);
+  };
+  for (const node of graph.nodes) {
+    const inputs = node.inputs.map(lookUp);
+    const results = inScope(node.scope, () => visit(node, inputs));
+    if (results === undefined) {
+      const kept = withInputs(node, inputs);
+      if (kept !== node)
+        replaced.set(
+          node,
+          kept.outputs.map((_, index) => ({ node: kept, index })),
+        );
+      emit(kept);
+    } else {
+      if (results.length > node.outputs.length)
+        throw new InternalError(`${node.op} was replaced by too many values`);
+      replaced.set(node, results);
+      for (const result of results) emit(result.node);
+    }
+  }
+  const outputs = graph.outputs.map((output): GraphOutput => ({ ...output, value: lookUp(output.value) }));
+  return { ...graph, nodes, outputs };
+}
+
+/** The nodes that read each node, and how often its results are read (outputs of the graph included). */
+export interface Uses {
+  readonly readers: Map<Node, AnyNode[]>;
+  /** Reads of one result. */
+  count(value: Value): number;
+  /** Whether a result is an output of the graph. */
+  isOutput(value: Value): boolean;
+}
+
+/** Counts the uses of every result in a graph. */
+export function usesOf(graph: Graph): Uses {
+  const readers = new Map<Node, AnyNode[]>();
+  for (const node of graph.nodes) {
+    for (const input of node.inputs) {
+      const list = readers.get(input.node);
+      if (list === undefined) readers.set(input.node, [node]);
+      else list.push(node);
+    }
+  }
+  const isOutput = (value: Value): boolean => graph.outputs.some((output) => sameValue(output.value, value));
+  return {
+    readers,
+    isOutput,
+    count(value) {
+      const nodes = new Set(readers.get(value.node) ?? []);
+      let total = graph.outputs.filter((output) => sameValue(output.value, value)).length;
+      for (const reader of nodes) total += reader.inputs.filter((input) => sameValue(input, value)).length;
+      return total;
+    },
+  };
+}
