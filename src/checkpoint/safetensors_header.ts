@@ -1,5 +1,6 @@
 import type { DType } from "../base/dtype.ts";
 import { FileFormatError } from "../base/errors.ts";
+import { scanJson } from "./json_scan.ts";
 
 // The format (github.com/huggingface/safetensors): 8 bytes, the header's length n as a little-endian
 // unsigned integer; n bytes of JSON, `{"name": {"dtype", "shape", "data_offsets": [begin, end]}, …}` with
@@ -156,67 +157,23 @@ function parseJson(json: Uint8Array, path: string): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-/**
- * Refuses what JSON.parse would accept: a key given twice (it keeps the last) and nesting so deep that
- * parsing takes far more memory than the text. Anything else wrong is left for JSON.parse to name.
- */
+/** Refuses, by name, what JSON.parse would accept without a word. */
 function requireFlatAndUnique(text: string, path: string): void {
-  const open: (Set<string> | undefined)[] = [];
-  let expectsKey = false;
-  for (let i = 0; i < text.length; i++) {
-    switch (text[i]) {
-      case '"': {
-        const end = endOfString(text, i);
-        const keys = open.at(-1);
-        if (expectsKey && keys !== undefined) {
-          const raw = text.slice(i, end + 1);
-          const key = raw.includes("\\") ? String(JSON.parse(raw)) : raw.slice(1, -1);
-          if (keys.has(key)) {
-            throw new FileFormatError("safetensors_duplicate", "a safetensors header names something twice", {
-              where: open.length === 1 ? whereOf(path, key) : path,
-              expected: "every name once",
-              received: `${quote(key)} twice`,
-              hint: "the file is corrupt: write it again with the tool that made it",
-            });
-          }
-          keys.add(key);
-          expectsKey = false;
-        }
-        i = end;
-        break;
-      }
-      case "{":
-      case "[":
-        expectsKey = text[i] === "{";
-        open.push(expectsKey ? new Set() : undefined);
-        if (open.length > maximumDepth) {
-          throw new FileFormatError("safetensors_not_json", "a safetensors header is nested too deeply", {
-            where: path,
-            expected: `at most ${maximumDepth} levels`,
-            received: "more",
-          });
-        }
-        break;
-      case "}":
-      case "]":
-        open.pop();
-        expectsKey = false;
-        break;
-      case ",":
-        expectsKey = open.at(-1) !== undefined;
-        break;
-    }
+  const problem = scanJson(text, maximumDepth);
+  if (problem === undefined) return;
+  if (problem.kind === "too deep") {
+    throw new FileFormatError("safetensors_not_json", "a safetensors header is nested too deeply", {
+      where: path,
+      expected: `at most ${maximumDepth} levels`,
+      received: "more",
+    });
   }
-}
-
-/** The index of the quote that ends the string that begins at `start`; the text's end where none does. */
-function endOfString(text: string, start: number): number {
-  for (let end = text.indexOf('"', start + 1); end !== -1; end = text.indexOf('"', end + 1)) {
-    let backslashes = 0;
-    while (text[end - 1 - backslashes] === "\\") backslashes++;
-    if (backslashes % 2 === 0) return end;
-  }
-  return text.length;
+  throw new FileFormatError("safetensors_duplicate", "a safetensors header names something twice", {
+    where: problem.depth === 1 ? whereOf(path, problem.key) : path,
+    expected: "every name once",
+    received: `${quote(problem.key)} twice`,
+    hint: "the file is corrupt: write it again with the tool that made it",
+  });
 }
 
 function parseMetadata(entry: unknown, path: string): ReadonlyMap<string, string> {

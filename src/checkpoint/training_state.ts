@@ -1,25 +1,21 @@
-import { open, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { crc32 } from "node:zlib";
 import { bytesPerElement } from "../base/dtype.ts";
 import { FileFormatError, InternalError } from "../base/errors.ts";
 import { elementCount } from "../base/shape.ts";
 import { removeAtomically, removeLeftovers, writeFolderAtomically } from "./atomic.ts";
+import {
+  hasItsFiles,
+  stateName,
+  tensorsName,
+  verifyCheckpoint,
+  writeManifest,
+} from "./checkpoint_manifest.ts";
 import { asReadError, asWriteError, systemCode } from "./file_errors.ts";
-import { chunkBytes, createFile, type WrittenFile } from "./file_writer.ts";
-import { isJsonObject, type JsonObject, readJsonObject, stringifyExactly } from "./json.ts";
+import { createFile } from "./file_writer.ts";
+import { type JsonObject, readJsonObject, stringifyExactly } from "./json.ts";
 import { openSafetensors, type TensorReader } from "./safetensors_reader.ts";
 import { createSafetensors, type TensorSource } from "./safetensors_writer.ts";
-
-// A checkpoint is a folder `step-N` of state.json, tensors.safetensors and complete.json. The last, the
-// manifest, is written when the others are on the disk, and the folder gets its name after that: a
-// folder named step-N whose manifest agrees with its files is complete.
-const stateName = "state.json";
-const tensorsName = "tensors.safetensors";
-const manifestName = "complete.json";
-const contentNames = [stateName, tensorsName] as const;
-const format = "slipstream-training-state";
-const version = 1;
 
 /** What a training run must keep to go on exactly: its tensors, and everything that is not a tensor. */
 export interface TrainingState {
@@ -96,13 +92,10 @@ async function writeContent(
   tensors: readonly TensorSource[],
   stateText: Uint8Array,
 ): Promise<number> {
-  const written: Record<(typeof contentNames)[number], WrittenFile> = {
-    [stateName]: await createFile(join(folder, stateName), (writer) => writer.write(stateText)),
-    [tensorsName]: await createSafetensors(join(folder, tensorsName), tensors),
-  };
-  const manifest = Buffer.from(stringifyExactly({ format, version, step, files: { ...written } }));
-  await createFile(join(folder, manifestName), (writer) => writer.write(manifest));
-  return written[stateName].bytes + written[tensorsName].bytes + manifest.length;
+  const state = await createFile(join(folder, stateName), (writer) => writer.write(stateText));
+  const content = await createSafetensors(join(folder, tensorsName), tensors);
+  const manifest = await writeManifest(folder, step, { [stateName]: state, [tensorsName]: content });
+  return state.bytes + content.bytes + manifest.bytes;
 }
 
 function tensorBytes(tensors: readonly TensorSource[]): number {
@@ -144,7 +137,7 @@ export async function latestCheckpoint(root: string): Promise<LatestCheckpoint> 
   await recover(root, notes);
   for (const checkpoint of await listCheckpoints(root)) {
     try {
-      await verify(checkpoint.folder);
+      await verifyCheckpoint(checkpoint.folder);
       return { checkpoint, notes };
     } catch (error) {
       if (!(error instanceof FileFormatError)) throw error;
@@ -173,7 +166,7 @@ export async function loadTrainingState(
   folder: string,
   { verified = false }: { readonly verified?: boolean } = {},
 ): Promise<LoadedTrainingState> {
-  if (!verified) await verify(folder);
+  if (!verified) await verifyCheckpoint(folder);
   const state = await readJsonObject(join(folder, stateName));
   return { state, reader: await openSafetensors(join(folder, tensorsName)) };
 }
@@ -191,115 +184,4 @@ async function listCheckpoints(root: string): Promise<Checkpoint[]> {
     .filter((name) => /^step-(0|[1-9]\d*)$/.test(name))
     .map((name) => ({ folder: join(root, name), step: Number(name.slice("step-".length)) }))
     .sort((a, b) => b.step - a.step);
-}
-
-async function verify(folder: string): Promise<void> {
-  const manifest = await readManifest(folder);
-  for (const name of contentNames) {
-    const path = join(folder, name);
-    const { bytes, crc32: expected } = manifest[name];
-    const found = await fileSize(path);
-    if (found !== bytes) {
-      throw new FileFormatError("damaged_checkpoint", "a file of a checkpoint has the wrong size", {
-        where: path,
-        expected: `${bytes} bytes, as ${manifestName} says`,
-        received: `${found} bytes`,
-        hint: "resume from an earlier checkpoint",
-      });
-    }
-    const received = await fileChecksum(path);
-    if (received !== expected) {
-      throw new FileFormatError("damaged_checkpoint", "a file of a checkpoint is damaged", {
-        where: path,
-        expected: `the checksum ${hexadecimal(expected)}, as ${manifestName} says`,
-        received: hexadecimal(received),
-        hint: "resume from an earlier checkpoint, and check the disk",
-      });
-    }
-  }
-}
-
-async function hasItsFiles(folder: string): Promise<boolean> {
-  try {
-    const manifest = await readManifest(folder);
-    for (const name of contentNames) {
-      if ((await fileSize(join(folder, name))) !== manifest[name].bytes) return false;
-    }
-    return true;
-  } catch (error) {
-    if (error instanceof FileFormatError) return false;
-    throw error;
-  }
-}
-
-type Manifest = Record<(typeof contentNames)[number], WrittenFile>;
-
-async function readManifest(folder: string): Promise<Manifest> {
-  const path = join(folder, manifestName);
-  const manifest = await readJsonObject(path);
-  if (manifest.format !== format || manifest.version !== version) {
-    throw new FileFormatError(
-      "checkpoint_version",
-      "a checkpoint is of a kind that this version cannot read",
-      {
-        where: path,
-        expected: `format ${format}, version ${version}`,
-        received: `format ${String(manifest.format)}, version ${String(manifest.version)}`,
-        hint: "resume with the version of Slipstream that saved it",
-      },
-    );
-  }
-  return {
-    [stateName]: fileOf(manifest, stateName, path),
-    [tensorsName]: fileOf(manifest, tensorsName, path),
-  };
-}
-
-function fileOf(manifest: JsonObject, name: string, path: string): WrittenFile {
-  const file = isJsonObject(manifest.files) ? manifest.files[name] : undefined;
-  if (isJsonObject(file) && typeof file.bytes === "number" && typeof file.crc32 === "number") {
-    return { bytes: file.bytes, crc32: file.crc32 };
-  }
-  throw new FileFormatError("damaged_checkpoint", "a checkpoint's manifest does not list one of its files", {
-    where: path,
-    expected: `bytes and crc32 of ${name}`,
-    received: JSON.stringify(file) ?? "nothing",
-    hint: "resume from an earlier checkpoint",
-  });
-}
-
-async function fileSize(path: string): Promise<number> {
-  try {
-    const handle = await open(path, "r");
-    try {
-      return (await handle.stat()).size;
-    } finally {
-      await handle.close();
-    }
-  } catch (error) {
-    throw asReadError(error, path);
-  }
-}
-
-async function fileChecksum(path: string): Promise<number> {
-  const buffer = new Uint8Array(chunkBytes);
-  let checksum = 0;
-  try {
-    const handle = await open(path, "r");
-    try {
-      for (;;) {
-        const { bytesRead } = await handle.read(buffer, 0, buffer.length, null);
-        if (bytesRead === 0) return checksum;
-        checksum = crc32(buffer.subarray(0, bytesRead), checksum);
-      }
-    } finally {
-      await handle.close();
-    }
-  } catch (error) {
-    throw asReadError(error, path);
-  }
-}
-
-function hexadecimal(checksum: number): string {
-  return (checksum >>> 0).toString(16).padStart(8, "0");
 }
