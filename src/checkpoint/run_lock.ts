@@ -16,7 +16,8 @@ export interface RunLock {
   [Symbol.dispose](): void;
 }
 
-interface Holder extends ProcessIdentity {
+/** What a lock's file says of the run that holds it. */
+export interface Holder extends ProcessIdentity {
   readonly since: string;
   /** Tells one lock from the next, also of one process. */
   readonly token: string;
@@ -124,10 +125,11 @@ function ageMilliseconds(path: string): number {
 }
 
 /**
- * Removes a lock that nobody holds. Two processes may find the same one: only the one that makes the
- * takeover file may remove it, and it looks again, so that nobody removes the other's fresh lock.
+ * Removes the lock at `path` if it is still the `stale` one that was found there. Two processes may find
+ * the same one: only the one that makes the takeover file may remove it, and it looks again, so that
+ * nobody removes the other's fresh lock.
  */
-async function takeOver(path: string, stale: Holder | "unwritten"): Promise<void> {
+export async function takeOver(path: string, stale: Holder | "unwritten"): Promise<void> {
   const guard = `${path}.takeover`;
   if (!createExclusively(guard, "")) {
     if (ageMilliseconds(guard) > takeoverMilliseconds) rmSync(guard, { force: true });
