@@ -1,0 +1,27 @@
+/** Safetensors, model folders, files that are written all at once, and resumable training state. */
+export { removeLeftovers, writeFileAtomically, writeFolderAtomically } from "./atomic.ts";
+export { type CheckOptions, checkNames } from "./check_names.ts";
+export { compareConfig } from "./compare_config.ts";
+export { convertDType, convertInto } from "./convert.ts";
+export { formatBytes } from "./file_errors.ts";
+export { isJsonObject, type JsonObject, type JsonValue, readJsonObject } from "./json.ts";
+export { openModelWeights } from "./model_folder.ts";
+export { acquireRunLock, type RunLock } from "./run_lock.ts";
+export { openSafetensors, type TensorInfo, type TensorReader } from "./safetensors_reader.ts";
+export {
+  type TensorSource,
+  type WriteOptions,
+  type WrittenWeights,
+  writeSafetensors,
+} from "./safetensors_writer.ts";
+export {
+  type Checkpoint,
+  type LatestCheckpoint,
+  type LoadedTrainingState,
+  latestCheckpoint,
+  loadTrainingState,
+  type SavedCheckpoint,
+  type SaveOptions,
+  saveTrainingState,
+  type TrainingState,
+} from "./training_state.ts";
