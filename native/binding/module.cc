@@ -1,9 +1,8 @@
 // The addon's entry: what src/runtime/native/addon.ts declares in TypeScript.
 #include <node_api.h>
 
-#include <map>
-#include <memory>
-
+#include "binding/pools.h"
+#include "binding/runs.h"
 #include "binding/values.h"
 #include "core/isa.h"
 #include "core/kernel.h"
@@ -62,14 +61,6 @@ std::vector<Tensor> read_tensors(napi_env env, napi_value array) {
   return tensors;
 }
 
-// Pools are kept per size: making threads costs more than a small kernel.
-ThreadPool& pool_of(int threads) {
-  static std::map<int, std::unique_ptr<ThreadPool>> pools;
-  std::unique_ptr<ThreadPool>& pool = pools[threads];
-  if (pool == nullptr) pool = std::make_unique<ThreadPool>(threads);
-  return *pool;
-}
-
 // runKernel(name, isa, inputs, outputs, attributes, threads): one kernel, synchronously. For tests and
 // benchmarks of kernels; programs run through `Program`.
 napi_value run_kernel(napi_env env, napi_callback_info info) {
@@ -107,6 +98,9 @@ NAPI_MODULE_INIT() {
     add_function(env, exports, "canRunIsa", can_run_isa);
     add_function(env, exports, "listKernels", list_kernels);
     add_function(env, exports, "runKernel", run_kernel);
+    add_function(env, exports, "createProgram", create_program);
+    add_function(env, exports, "runProgram", run_program);
+    add_function(env, exports, "allocate", allocate);
     return exports;
   });
 }

@@ -1,5 +1,6 @@
 import type { DType, TensorData } from "../base/dtype.ts";
 import type { SymbolValues } from "../base/shape.ts";
+import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { Graph } from "../graph/graph.ts";
 
 /**
@@ -17,12 +18,22 @@ export interface Backend {
 
 /** How to compile. */
 export interface CompileOptions {
-  /** Runs one program at a time in arrival order, and stops with an error at the first result that is not finite. */
+  /** Which activations the backward pass computes again. Backends that keep everything ignore it. */
+  readonly recompute?: RecomputeSetting;
+}
+
+/** How to run. */
+export interface RunOptions {
+  /** Stops at the first result that is not finite, with a RunError (`not_finite`) that names it. */
   readonly checkFinite?: boolean;
 }
 
-/** Memory by the name of the leaf or output it is bound to. */
-export type Bindings = Readonly<Record<string, TensorData>>;
+/** What a run took. */
+export interface RunStatistics {
+  readonly seconds: number;
+  /** Seconds inside kernels; the rest is the interpreter's. */
+  readonly kernelSeconds: number;
+}
 
 /** What a program needs, known before it runs. Bytes. */
 export interface MemoryPlan {
@@ -48,7 +59,7 @@ export interface Executable {
    * memory that is large enough; shapes come from `symbols`. Runs of one backend execute one after another.
    * @throws ShapeError for a binding that is missing or too small; RunError for a failure while running.
    */
-  run(bindings: Bindings, symbols?: SymbolValues): Promise<void>;
+  run(bindings: Bindings, symbols?: SymbolValues, options?: RunOptions): Promise<RunStatistics>;
   /** Computes what depends on parameters alone again: call it after they changed. */
   invalidateParameters(): void;
   /** Frees native memory. A disposed executable cannot run. */

@@ -15,6 +15,21 @@ export interface NativeTensor {
 /** Instruction sets by name; `amx_emulated` is for tests only. */
 export type IsaName = "scalar" | "neon" | "avx2" | "avx512" | "avx512bf16" | "amx" | "amx_emulated";
 
+/** A program held by native code. */
+export type NativeProgram = { readonly opaque: "program" };
+
+/** What a run reports. */
+export interface NativeReport {
+  readonly seconds: number;
+  /** Seconds inside kernels: the rest is the interpreter's. */
+  readonly kernelSeconds: number;
+  /** With `checkFinite`: the step (prepare steps counted first) whose result is not finite, or -1. */
+  readonly failedStep: number;
+  readonly failedOutput: number;
+  /** With `trace`: start and end of every step that ran, in seconds since the start of the run. */
+  readonly stepSeconds: Float64Array;
+}
+
 /** What `build/slipstream.node` exports (native/binding/module.cc). */
 export interface Addon {
   /** The highest instruction set of this processor. */
@@ -33,6 +48,25 @@ export interface Addon {
     attributes: readonly number[],
     threads: number,
   ): IsaName;
+  /** Builds a program from what `encodeProgram` gives. */
+  createProgram(
+    words: Float64Array,
+    kernels: readonly string[],
+    isa: IsaName,
+    constants: readonly ArrayBufferView[],
+  ): NativeProgram;
+  /** Runs a program on a thread of its own, one at a time. */
+  runProgram(
+    program: NativeProgram,
+    threads: number,
+    bindings: readonly ArrayBufferView[],
+    symbols: Float64Array,
+    prepare: boolean,
+    checkFinite: boolean,
+    trace: boolean,
+  ): Promise<NativeReport>;
+  /** Zeroed memory aligned to pages, outside of JavaScript's heap. */
+  allocate(bytes: number): ArrayBuffer;
 }
 
 let loaded: Addon | undefined;

@@ -1,0 +1,52 @@
+import { debugLevel } from "../base/environment.ts";
+import type { Graph } from "../graph/graph.ts";
+import { graphCost } from "../graph/rules/cost.ts";
+import type { RecomputePolicy } from "./passes/recompute.ts";
+import { pipeline, runPasses } from "./pipeline.ts";
+import { planProgram } from "./plan/plan.ts";
+import type { Program } from "./plan/program.ts";
+import { chooseRecomputePolicy, type RecomputeSetting } from "./recompute_policy.ts";
+
+/** How to compile a graph. */
+export interface ProgramOptions {
+  readonly recompute?: RecomputeSetting;
+}
+
+/** A program with the graph that it was planned from and what it costs. */
+export interface CompiledProgram {
+  readonly graph: Graph;
+  readonly program: Program;
+  /** Arithmetic of one run with every symbol at its bound. */
+  readonly flops: number;
+}
+
+/** Runs the passes and plans the result: the way from a recorded graph to a program for kernels. */
+export function compileProgram(graph: Graph, options: ProgramOptions = {}): CompiledProgram {
+  const plan = (policy: RecomputePolicy | undefined): { graph: Graph; program: Program } => {
+    const lowered = runPasses(graph, pipeline(policy === undefined ? {} : { recompute: policy }));
+    return { graph: lowered, program: planProgram(lowered) };
+  };
+  const policy = chooseRecomputePolicy(graph, options.recompute ?? { mode: "none" }, (candidate) => {
+    return plan(candidate).program.arenaBytes;
+  });
+  const compiled = plan(policy);
+  if (debugLevel() >= 2) process.stderr.write(`${describeProgram(compiled.program)}\n`);
+  return { ...compiled, flops: graphCost(compiled.graph).flops };
+}
+
+/** A program as text: a line a step. */
+export function describeProgram(program: Program): string {
+  const lines = [
+    `program ${program.name}: ${program.steps.length} steps (+${program.prepare.length} prepared), arena ${program.arenaBytes} bytes, prepared ${program.preparedBytes} bytes`,
+  ];
+  for (const step of [...program.prepare, ...program.steps]) {
+    if (step.kind === "store")
+      lines.push(`  store t${step.input} -> t${step.output}${step.accumulate ? " (add)" : ""}`);
+    else {
+      const inputs = step.inputs.map((index) => `t${index}`).join(", ");
+      const outputs = step.outputs.map((index) => `t${index}`).join(", ");
+      lines.push(`  ${outputs} = ${step.op}(${inputs})${step.accumulate ? " (add)" : ""}  # ${step.scope}`);
+    }
+  }
+  return lines.join("\n");
+}

@@ -1,0 +1,182 @@
+import { availableParallelism } from "node:os";
+import { bytesPerElement, type DType, type TensorData, viewOf } from "../../base/dtype.ts";
+import { environmentVariables, readInteger, readVariable } from "../../base/environment.ts";
+import { ConfigError, InternalError, RunError } from "../../base/errors.ts";
+import { maximumElements, type SymbolValues } from "../../base/shape.ts";
+import { type CompiledProgram, compileProgram } from "../../compiler/compile.ts";
+import type { Program } from "../../compiler/plan/program.ts";
+import type { Graph } from "../../graph/graph.ts";
+import type {
+  Backend,
+  Bindings,
+  CompileOptions,
+  Executable,
+  MemoryPlan,
+  RunOptions,
+  RunStatistics,
+} from "../backend.ts";
+import { collectBindings, collectSymbols } from "../bind.ts";
+import type { Trace } from "../trace.ts";
+import { type Addon, type IsaName, loadAddon, type NativeProgram } from "./addon.ts";
+import { encodeProgram } from "./encode.ts";
+
+/** How the native backend runs. */
+export interface NativeOptions {
+  /** Threads that run kernels; `SLIPSTREAM_THREADS`, or one a core. */
+  readonly threads?: number;
+  /** The highest instruction set to use; `SLIPSTREAM_ISA`, or the machine's. */
+  readonly isa?: IsaName;
+  /** Records every step that runs. */
+  readonly trace?: Trace;
+}
+
+/** What the native backend chose. */
+export interface NativeBackend extends Backend {
+  readonly name: "native";
+  readonly threads: number;
+  readonly isa: IsaName;
+}
+
+/**
+ * The backend that runs programs with native kernels on the CPU.
+ * @throws RunError where the addon is not built; ConfigError where SLIPSTREAM_ISA names what this machine
+ * does not have.
+ */
+export function createNativeBackend(options: NativeOptions = {}): NativeBackend {
+  const addon = loadAddon();
+  const threads =
+    options.threads ?? readInteger(environmentVariables.threads, 1, 256) ?? availableParallelism();
+  const isa = chooseIsa(addon, options.isa);
+  return {
+    name: "native",
+    threads,
+    isa,
+    allocate: (dtype: DType, elements: number): TensorData =>
+      viewOf(dtype, addon.allocate(elements * bytesPerElement(dtype)), 0, elements),
+    compile: (graph: Graph, compileOptions: CompileOptions = {}): Executable => {
+      const { recompute } = compileOptions;
+      const compiled = compileProgram(graph, recompute === undefined ? {} : { recompute });
+      return new NativeExecutable(addon, compiled, threads, isa, options.trace);
+    },
+  };
+}
+
+function chooseIsa(addon: Addon, wanted: IsaName | undefined): IsaName {
+  const name = wanted ?? readVariable(environmentVariables.isa);
+  if (name === undefined) return addon.detectedIsa();
+  if (!addon.canRunIsa(name)) {
+    throw new ConfigError("unsupported_isa", `this machine cannot run kernels for "${name}"`, {
+      where: environmentVariables.isa.name,
+      expected: `${environmentVariables.isa.values}, up to ${addon.detectedIsa()} here`,
+    });
+  }
+  return name as IsaName;
+}
+
+/** Bytes of all bindings of a program with every symbol at its bound. */
+function boundBytes(program: Program): number {
+  return program.bindings.reduce(
+    (total, binding) => total + maximumElements(binding.shape) * bytesPerElement(binding.dtype),
+    0,
+  );
+}
+
+class NativeExecutable implements Executable {
+  readonly memory: MemoryPlan;
+  readonly flops: number;
+  readonly #addon: Addon;
+  readonly #program: Program;
+  readonly #threads: number;
+  readonly #trace: Trace | undefined;
+  #native: NativeProgram | undefined;
+  #prepared = false;
+
+  constructor(
+    addon: Addon,
+    compiled: CompiledProgram,
+    threads: number,
+    isa: IsaName,
+    trace: Trace | undefined,
+  ) {
+    const { program, flops } = compiled;
+    this.#addon = addon;
+    this.#program = program;
+    this.#threads = threads;
+    this.#trace = trace;
+    this.flops = flops;
+    const { words, kernels } = encodeProgram(program);
+    this.#native = addon.createProgram(words, kernels, isa, program.constants);
+    this.memory = {
+      arena: program.arenaBytes,
+      prepared: program.preparedBytes,
+      constants: program.constants.reduce((total, data) => total + data.byteLength, 0),
+      bound: boundBytes(program),
+      scratch: 0,
+    };
+  }
+
+  async run(
+    bindings: Bindings,
+    symbols: SymbolValues = {},
+    options: RunOptions = {},
+  ): Promise<RunStatistics> {
+    if (this.#native === undefined) throw new InternalError(`program ${this.#program.name} was disposed`);
+    const memory = collectBindings(this.#program, bindings, symbols);
+    const values = collectSymbols(this.#program, symbols);
+    const prepare = !this.#prepared && this.#program.prepare.length > 0;
+    const checkFinite = options.checkFinite === true;
+    const started = this.#trace?.now() ?? 0;
+    const report = await this.#addon.runProgram(
+      this.#native,
+      this.#threads,
+      memory,
+      values,
+      prepare || checkFinite,
+      checkFinite,
+      this.#trace !== undefined,
+    );
+    this.#prepared = true;
+    this.#record(started, report.seconds, report.stepSeconds, prepare);
+    if (report.failedStep >= 0) throw this.#notFinite(report.failedStep, report.failedOutput);
+    return { seconds: report.seconds, kernelSeconds: report.kernelSeconds };
+  }
+
+  invalidateParameters(): void {
+    this.#prepared = false;
+  }
+
+  dispose(): void {
+    // The memory goes with the last reference, when no run holds it any more.
+    this.#native = undefined;
+  }
+
+  #notFinite(index: number, output: number): RunError {
+    const step = [...this.#program.prepare, ...this.#program.steps][index]!;
+    const op = step.kind === "store" ? "store" : step.op;
+    const scope = step.scope === "" ? "outside of any module" : step.scope;
+    return new RunError(
+      "not_finite",
+      `a result that is not finite (NaN or infinity) first appeared in ${op}`,
+      {
+        where: `${scope} (output ${output} of ${op}, step ${index} of program ${this.#program.name})`,
+        hint: "lower the learning rate, clip gradients, or check the data of this batch",
+      },
+    );
+  }
+
+  #record(started: number, seconds: number, stepSeconds: Float64Array, prepared: boolean): void {
+    const trace = this.#trace;
+    if (trace === undefined) return;
+    trace.span("program", this.#program.name, "program", started, started + seconds);
+    const steps = prepared ? [...this.#program.prepare, ...this.#program.steps] : this.#program.steps;
+    for (let index = 0; index * 2 + 1 < stepSeconds.length; index++) {
+      const step = steps[index];
+      if (step === undefined) break;
+      const name = step.kind === "store" ? "store" : step.op;
+      const begin = started + stepSeconds[index * 2]!;
+      trace.span("kernels", name, "kernel", begin, started + stepSeconds[index * 2 + 1]!, {
+        scope: step.scope,
+      });
+    }
+  }
+}
