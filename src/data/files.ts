@@ -19,9 +19,10 @@ export async function writeFileAside(path: string, content: string | Uint8Array)
   }
 }
 
-/** The `code` of a system error such as `ENOENT`, or undefined. */
+/** The `code` of an error of the operating system, such as `ENOENT`, or undefined. */
 export function systemErrorCode(cause: unknown): string | undefined {
-  return cause instanceof Error && "code" in cause && typeof cause.code === "string" ? cause.code : undefined;
+  if (!(cause instanceof Error) || !("syscall" in cause) || !("code" in cause)) return undefined;
+  return String(cause.code);
 }
 
 /** The message of whatever was thrown. */

@@ -19,6 +19,7 @@ export async function openPackageText(packageName: string): Promise<DataSource> 
   const folder = join(dirname(manifestPath), "data");
   let version: unknown;
   let files: string[];
+  let sizes: number[];
   try {
     version = (JSON.parse(await readFile(manifestPath, "utf8")) as { version?: unknown }).version;
     const list: unknown = JSON.parse(await readFile(join(folder, "file_list.json"), "utf8"));
@@ -26,6 +27,7 @@ export async function openPackageText(packageName: string): Promise<DataSource> 
       throw new Error("data/file_list.json is not a list of file names");
     }
     files = list.filter((file) => !skippedFiles.has(file));
+    sizes = await Promise.all(files.map(async (file) => (await stat(join(folder, file))).size));
   } catch (cause) {
     throw new DataError("no_package_text", "an npm package does not ship text in a form that is known", {
       where: `package:${packageName}`,
@@ -35,7 +37,6 @@ export async function openPackageText(packageName: string): Promise<DataSource> 
       cause,
     });
   }
-  const sizes = await Promise.all(files.map(async (file) => (await stat(join(folder, file))).size));
   return {
     name: `package:${packageName}`,
     identity: JSON.stringify(["package", packageName, version, files, sizes]),

@@ -1,13 +1,14 @@
 import { createReadStream } from "node:fs";
 import { DataError } from "../base/errors.ts";
 import type { DataDocument } from "./document.ts";
+import { messageOf, systemErrorCode } from "./files.ts";
 
 /** A longer text without separators is cut into documents of about this many characters. */
 const longestDocument = 4 * 2 ** 20;
 
 /**
  * Reads a file as UTF-8, chunk by chunk (a byte order mark is dropped).
- * @throws DataError where the bytes are not UTF-8.
+ * @throws DataError where the file cannot be read or its bytes are not UTF-8.
  */
 export async function* readUtf8(path: string): AsyncGenerator<string> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
@@ -19,6 +20,13 @@ export async function* readUtf8(path: string): AsyncGenerator<string> {
     }
     yield decoder.decode();
   } catch (cause) {
+    if (systemErrorCode(cause) !== undefined) {
+      throw new DataError("unreadable_data", "cannot read a data file", {
+        where: path,
+        received: messageOf(cause),
+        cause,
+      });
+    }
     if (!(cause instanceof TypeError)) throw cause;
     throw new DataError("not_utf8", "a data file is not UTF-8 text", {
       where: `${path}, within 256 KiB after byte ${bytes}`,
