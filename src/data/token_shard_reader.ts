@@ -35,10 +35,10 @@ export async function openTokenShards(
       ? readChecked(folder, "prompts.bin", 4 * index.documents, index)
       : undefined,
   ]);
-  const documentStarts = new Float64Array(littleEndian(startBytes, 8).slice().buffer);
-  const checksums = new Uint32Array(littleEndian(checksumBytes, 4).slice().buffer);
+  const documentStarts = new Float64Array(littleEndian(startBytes, 8).buffer);
+  const checksums = new Uint32Array(littleEndian(checksumBytes, 4).buffer);
   const promptLengths =
-    promptBytes === undefined ? undefined : new Int32Array(littleEndian(promptBytes, 4).slice().buffer);
+    promptBytes === undefined ? undefined : new Int32Array(littleEndian(promptBytes, 4).buffer);
   const identity = storeIdentity(checksums, documentStarts, promptLengths);
   const reader = new BlockReader(folder, index, checksums, options.keptBlocks ?? 256);
   try {
@@ -212,7 +212,8 @@ async function readChecked(
   const path = join(folder, name);
   let bytes: Uint8Array;
   try {
-    bytes = await readFile(path);
+    // A copy, as small files come in memory that is shared and not aligned.
+    bytes = new Uint8Array(await readFile(path));
   } catch (cause) {
     throw corrupt(path, `${size} bytes`, messageOf(cause));
   }

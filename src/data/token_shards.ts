@@ -33,12 +33,13 @@ export function shardName(shard: number): string {
   return `tokens-${String(shard).padStart(5, "0")}.bin`;
 }
 
-/** The bytes of an array as little-endian, or an array's bytes made native; in place where they are. */
+/** The bytes of native numbers as little-endian, or the other way; the same bytes where they are that. */
 export function littleEndian(bytes: Uint8Array, bytesPerElement: number): Uint8Array {
   if (endianness() === "LE") return bytes;
-  const swapped = Buffer.from(bytes);
-  if (bytesPerElement === 2) swapped.swap16();
-  else if (bytesPerElement === 4) swapped.swap32();
-  else swapped.swap64();
+  const swapped = new Uint8Array(bytes);
+  const view = Buffer.from(swapped.buffer);
+  if (bytesPerElement === 2) view.swap16();
+  else if (bytesPerElement === 4) view.swap32();
+  else view.swap64();
   return swapped;
 }
