@@ -2,8 +2,8 @@ import { mkdir, mkdtemp, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parquetBytes } from "../../test/support/parquet_fixture.ts";
 import type { DataDocument } from "./document.ts";
-import { parquetBytes } from "./parquet_fixture.ts";
 import { documentsOf, openSources, type SourceOptions } from "./sources.ts";
 
 let folder = "";

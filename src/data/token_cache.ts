@@ -47,7 +47,8 @@ export async function cachedTokens(
     await writeTokenShards(aside, documents(), options);
     await replaceFolder(aside, folder, options);
   } catch (cause) {
-    await rm(aside, { recursive: true, force: true });
+    // What failed matters more than that its remains could not be removed.
+    await rm(aside, { recursive: true, force: true }).catch(() => undefined);
     if (systemErrorCode(cause) === undefined) throw cause;
     throw new RunError("cache_write_failed", "cannot write the token cache", {
       where: options.directory,
@@ -65,7 +66,10 @@ async function openIfSound(folder: string, options: TokenCacheOptions): Promise<
     return await openTokenShards(folder, options.madeFrom, options.reading);
   } catch (cause) {
     if (!(cause instanceof FileFormatError)) throw cause;
-    if (cause.code !== "missing_cache") options.onRebuild?.(cause.message);
+    if (cause.code === "missing_cache") return undefined;
+    options.onRebuild?.(cause.message);
+    // Removed now, before the long work, so that no other process finds it when that is done.
+    await rm(folder, { recursive: true, force: true });
     return undefined;
   }
 }
@@ -75,7 +79,7 @@ async function replaceFolder(aside: string, folder: string, options: TokenCacheO
     await rename(aside, folder);
   } catch (cause) {
     if (!["EEXIST", "ENOTEMPTY", "EPERM"].includes(systemErrorCode(cause) ?? "")) throw cause;
-    // Another process was faster, or a damaged cache stands there.
+    // Another process was faster, or a cache without an index stands there.
     const theirs = await openIfSound(folder, { ...options, onRebuild: () => {} });
     if (theirs !== undefined) {
       await theirs.close();

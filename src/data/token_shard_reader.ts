@@ -170,7 +170,7 @@ async function readIndex(folder: string, madeFrom: string): Promise<ShardIndex> 
   try {
     text = await readFile(path, "utf8");
   } catch (cause) {
-    if (systemErrorCode(cause) === "ENOENT") {
+    if (["ENOENT", "ENOTDIR"].includes(systemErrorCode(cause) ?? "")) {
       throw new FileFormatError("missing_cache", "there is no token cache", { where: folder });
     }
     throw corrupt(path, "a readable file", messageOf(cause));

@@ -16,7 +16,8 @@ const turn = 20;
  * Tokenises documents one by one: the tokens that the tokenizer puts around a text, and its end token
  * after it. Where a document has a prompt, prompt and text are tokenised as one text, and the tokens
  * that the prompt alone would begin with count as prompt.
- * @throws DataError naming a document with ids outside the vocabulary.
+ * @throws DataError naming a document with ids outside the vocabulary, or that the tokenizer has no
+ * tokens for.
  */
 export async function* tokenizeDocuments(
   documents: AsyncIterable<DataDocument>,
@@ -46,7 +47,15 @@ export function tokenizeDocument(document: DataDocument, tokenizer: Tokenizer): 
     checkTokenIds(document.content, tokenizer.vocabularySize, document.name);
     return { ids: document.content, promptLength: 0 };
   }
-  const ids = encode(tokenizer, (document.prompt ?? "") + document.content, document.name);
+  const text = (document.prompt ?? "") + document.content;
+  const ids = encode(tokenizer, text, document.name);
+  if (text !== "" && ids.length === encode(tokenizer, "", document.name).length) {
+    throw new DataError("no_tokens", "the tokenizer has no token for anything in a document", {
+      where: document.name,
+      received: text.length > 60 ? `${text.slice(0, 60)}…` : text,
+      hint: "use a tokenizer made for this language or kind of text",
+    });
+  }
   checkTokenIds(ids, tokenizer.vocabularySize, document.name);
   let promptLength = 0;
   if (document.prompt !== undefined) {
