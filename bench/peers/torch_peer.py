@@ -19,6 +19,7 @@ Tasks and what they take:
 dtype is "f32" or "bf16"; "train" in bf16 is autocast over float32 weights.
 """
 
+import ctypes
 import json
 import math
 import os
@@ -399,8 +400,22 @@ def answer(request):
         return {"ok": False, "error": f"{type(fault).__name__}: {fault}"}
 
 
+def keep_freed_memory():
+    """Lets glibc keep freed memory, as people who tune PyTorch do.
+
+    Otherwise every large tensor is mapped anew and its pages fault again,
+    which costs a training step about a tenth of its time.
+    """
+    trim_threshold, mmap_max = -1, -4  # parameters of mallopt(3)
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(mmap_max, 0)
+        library.mallopt(trim_threshold, -1)
+
+
 def main():
     """Answers requests until standard input ends."""
+    keep_freed_memory()
     torch.set_flush_denormal(True)
     for line in sys.stdin:
         if line.strip():
