@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config";
 /** Tests sit beside their source (`src/**`) and, where they span rooms, in `test/`. */
 export default defineConfig({
   test: {
-    include: ["src/**/*.test.ts", "test/**/*.test.ts", "scripts/**/*.test.ts"],
+    include: ["src/**/*.test.ts", "test/**/*.test.ts", "scripts/**/*.test.ts", "bench/**/*.test.ts"],
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 120_000,
