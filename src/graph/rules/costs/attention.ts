@@ -1,0 +1,54 @@
+import type { AttentionAttributes } from "../../ops.ts";
+import type { ConcreteType, CostRule } from "../cost.ts";
+import { elements, moving, totalBytes } from "./common.ts";
+
+/**
+ * Pairs of a query and a key that see each other, in `tokens` tokens of `sequences` equally long sequences.
+ * The real lengths are data; equal ones are those with the least work, so that rates computed from this
+ * count never flatter.
+ */
+export function visiblePairs(
+  tokens: number,
+  sequences: number,
+  { causal, window }: Pick<AttentionAttributes, "causal" | "window">,
+): number {
+  if (tokens === 0 || sequences <= 0) return 0;
+  const length = Math.max(1, tokens / sequences);
+  const past = (length * (length - 1)) / 2;
+  // Of the keys before a query, a window hides those that are `window` or more tokens back.
+  const far = window > 0 ? Math.max(0, length - window) : 0;
+  const hidden = (far * (far + 1)) / 2;
+  const future = causal ? 0 : past;
+  return (tokens / length) * (length + past - hidden + future);
+}
+
+/** One product of the scores' size, over all heads. */
+function productOfScores(q: ConcreteType, offsets: ConcreteType, attributes: AttentionAttributes): number {
+  const [tokens, heads, size] = q.shape as [number, number, number];
+  return 2 * size * heads * visiblePairs(tokens, offsets.shape[0]! - 1, attributes);
+}
+
+/** Costs of the attention ops: products over the pairs that see each other. */
+export const attentionCosts: {
+  readonly [Op in "attention" | "attention_gradient" | "cache_write" | "paged_attention"]: CostRule<Op>;
+} = {
+  attention: (inputs, outputs, attributes) =>
+    moving(inputs, outputs, 2 * productOfScores(inputs[0]!, inputs[3]!, attributes)),
+  // The scores again, and the gradients of probabilities, v, q and k.
+  attention_gradient: (inputs, outputs, attributes) =>
+    moving(inputs, outputs, 5 * productOfScores(inputs[1]!, inputs[6]!, attributes)),
+  cache_write: ([cache, values, slots]) => ({
+    flops: 0,
+    bytes: totalBytes({ shape: values!.shape, dtype: cache!.dtype }, values!, slots!),
+  }),
+  // Contexts are data: each is taken to fill its row of the block table, each query to see all of it.
+  paged_attention: ([q, k, , , contexts, tables], outputs, { window, blockSize }) => {
+    const context = tables!.shape[1]! * blockSize;
+    const seen = window > 0 ? Math.min(context, window) : context;
+    const read = { shape: [contexts!.shape[0]! * seen, ...k!.shape.slice(1)], dtype: k!.dtype };
+    return {
+      flops: 4 * elements(q) * seen,
+      bytes: totalBytes(q!, read, read, contexts!, tables!, ...outputs),
+    };
+  },
+};

@@ -1,0 +1,117 @@
+import { bytesPerElement, type TensorData, viewOf } from "../../base/dtype.ts";
+import { RunError } from "../../base/errors.ts";
+import { maximumElements, resolveShape, type SymbolValues } from "../../base/shape.ts";
+import { type Graph, leavesOf, type Node, type TensorType, typeOf, type Value } from "../../graph/graph.ts";
+import { inPlaceOutputs } from "../../graph/ops.ts";
+import { costOf } from "../../graph/rules/cost.ts";
+import type { ReferenceTensor } from "../../graph/rules/reference.ts";
+import { verifyGraph } from "../../graph/verify.ts";
+import type { Backend, Bindings, CompileOptions, Executable, MemoryPlan } from "../backend.ts";
+import { boundMemory, readBinding, writeBinding } from "./bindings.ts";
+import { evaluateNodes, tensorOf } from "./evaluate.ts";
+
+/**
+ * The backend that says what programs mean: node by node, in float64 TypeScript, as `referenceRules` have
+ * it. Results are rounded only when they are stored into what the caller bound; memory of float leaves and
+ * outputs may be bound as Float64Array to keep full precision. It runs on the event loop and is meant for
+ * tests and tiny models. Unlike kernels it refuses ids, targets and slots that are out of range.
+ */
+export function createReferenceBackend(): Backend {
+  return {
+    name: "reference",
+    allocate: (dtype, elements) => viewOf(dtype, new ArrayBuffer(elements * bytesPerElement(dtype))),
+    compile: compileReference,
+  };
+}
+
+function compileReference(graph: Graph, options: CompileOptions = {}): Executable {
+  verifyGraph(graph);
+  const leaves = leavesOf(graph);
+  const updates = inPlaceUpdates(graph);
+  let disposed = false;
+
+  const run = (bindings: Bindings, symbols: SymbolValues): void => {
+    const memory = new Map<string, TensorData>();
+    const inputs = new Map<string, ReferenceTensor>();
+    for (const [name, node] of leaves) {
+      const data = boundMemory(bindings, name, typeOf({ node, index: 0 }), symbols);
+      const shape = resolveShape(node.attributes.shape, symbols);
+      const elements = shape.reduce((product, size) => product * size, 1);
+      memory.set(name, data);
+      inputs.set(name, { shape, values: readBinding(data, node.attributes.dtype, elements) });
+    }
+    for (const output of graph.outputs) {
+      if (output.target !== undefined) continue;
+      memory.set(output.name, boundMemory(bindings, output.name, typeOf(output.value), symbols));
+    }
+    const values = evaluateNodes(graph, inputs, symbols, options);
+    for (const { leaf, value } of updates) {
+      const { name, dtype } = leaf.attributes;
+      writeBinding(memory.get(name)!, dtype, tensorOf(values, value).values);
+    }
+    for (const { name, value, target, accumulate } of graph.outputs) {
+      const result = tensorOf(values, value).values;
+      const data = memory.get(target?.node.attributes.name ?? name)!;
+      const dtype = target?.node.attributes.dtype ?? typeOf(value).dtype;
+      const sum = accumulate === true ? readBinding(data, dtype, result.length) : undefined;
+      writeBinding(data, dtype, sum === undefined ? result : sum.map((present, i) => present + result[i]!));
+    }
+  };
+
+  return {
+    memory: planMemory(graph),
+    flops: graph.nodes.reduce((sum, node) => sum + costOf(node).flops, 0),
+    run: async (bindings, symbols = {}) => {
+      if (disposed) throw new RunError("disposed", `program ${graph.name} was disposed and cannot run`);
+      run(bindings, symbols);
+    },
+    invalidateParameters: () => {},
+    dispose: () => {
+      disposed = true;
+    },
+  };
+}
+
+/**
+ * What the run keeps at its peak: float64 copies of every value until the run ends (the arena), constants
+ * in their own dtype, and what the caller binds in its declared dtypes. Nothing is prepared.
+ */
+function planMemory(graph: Graph): MemoryPlan {
+  const bytes = (type: TensorType): number => maximumElements(type.shape) * bytesPerElement(type.dtype);
+  let arena = 0;
+  let constants = 0;
+  let bound = 0;
+  for (const node of graph.nodes) {
+    for (const output of node.outputs) arena += 8 * maximumElements(output.shape);
+    if (node.op === "constant") constants += bytes(node.outputs[0]!);
+    if (node.op === "leaf") bound += bytes(node.outputs[0]!);
+  }
+  for (const output of graph.outputs) {
+    if (output.target === undefined) bound += bytes(typeOf(output.value));
+  }
+  return { arena, prepared: 0, constants, bound, scratch: 0 };
+}
+
+interface InPlaceUpdate {
+  readonly leaf: Node<"leaf">;
+  readonly value: Value;
+}
+
+/** Results that are the memory of a leaf, the last one for each leaf. */
+function inPlaceUpdates(graph: Graph): InPlaceUpdate[] {
+  const owners = new Map<Node, (Node<"leaf"> | undefined)[]>();
+  const updates = new Map<Node<"leaf">, Value>();
+  for (const node of graph.nodes) {
+    if (node.op === "leaf") owners.set(node, [node]);
+    for (const [output, input] of inPlaceOutputs[node.op] ?? []) {
+      const overwritten = node.inputs[input]!;
+      const leaf = owners.get(overwritten.node)?.[overwritten.index];
+      if (leaf === undefined) continue;
+      const own = owners.get(node) ?? [];
+      own[output] = leaf;
+      owners.set(node, own);
+      updates.set(leaf, { node, index: output });
+    }
+  }
+  return [...updates].map(([leaf, value]) => ({ leaf, value }));
+}
