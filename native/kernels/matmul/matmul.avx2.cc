@@ -1,0 +1,13 @@
+#include "kernels/matmul/matmul.h"
+
+#include "kernels/matmul/measure.h"
+
+namespace slipstream {
+
+SLIPSTREAM_KERNEL("matmul", Isa::avx2, matmul);
+SLIPSTREAM_KERNEL("pack_matrix", Isa::avx2, pack_matrix);
+SLIPSTREAM_KERNEL("matmul_packed", Isa::avx2, matmul_packed);
+SLIPSTREAM_KERNEL("measure_peak", Isa::avx2, measure_peak);
+SLIPSTREAM_KERNEL("measure_bandwidth", Isa::avx2, measure_bandwidth);
+
+}  // namespace slipstream

@@ -1,0 +1,13 @@
+#include "kernels/matmul/matmul.h"
+
+#include "kernels/matmul/measure.h"
+
+namespace slipstream {
+
+SLIPSTREAM_KERNEL("matmul", Isa::avx512, matmul);
+SLIPSTREAM_KERNEL("pack_matrix", Isa::avx512, pack_matrix);
+SLIPSTREAM_KERNEL("matmul_packed", Isa::avx512, matmul_packed);
+SLIPSTREAM_KERNEL("measure_peak", Isa::avx512, measure_peak);
+SLIPSTREAM_KERNEL("measure_bandwidth", Isa::avx512, measure_bandwidth);
+
+}  // namespace slipstream
