@@ -1,0 +1,13 @@
+// Attention with AVX-512: every dtype in float32 products.
+#include "kernels/attention/backward.h"
+#include "kernels/attention/forward.h"
+
+namespace slipstream {
+
+void attention_avx512(const KernelCall& call) { attention<FloatEngine>(call); }
+void attention_gradient_avx512(const KernelCall& call) { attention_gradient<FloatEngine>(call); }
+
+SLIPSTREAM_KERNEL("attention", Isa::avx512, attention_avx512);
+SLIPSTREAM_KERNEL("attention_gradient", Isa::avx512, attention_gradient_avx512);
+
+}  // namespace slipstream

@@ -1,0 +1,31 @@
+// Attention with AVX512-BF16: bf16 by vdpbf16ps, other dtypes as with AVX-512.
+#include "kernels/attention/backward.h"
+#include "kernels/attention/bf16_engine.h"
+#include "kernels/attention/forward.h"
+
+namespace slipstream {
+
+namespace {
+
+void attention_avx512bf16(const KernelCall& call) {
+  if (call.inputs[0].dtype == DType::bf16) {
+    attention<Bf16Engine>(call);
+  } else {
+    attention_avx512(call);
+  }
+}
+
+void attention_gradient_avx512bf16(const KernelCall& call) {
+  if (call.inputs[1].dtype == DType::bf16) {
+    attention_gradient<Bf16Engine>(call);
+  } else {
+    attention_gradient_avx512(call);
+  }
+}
+
+}  // namespace
+
+SLIPSTREAM_KERNEL("attention", Isa::avx512bf16, attention_avx512bf16);
+SLIPSTREAM_KERNEL("attention_gradient", Isa::avx512bf16, attention_gradient_avx512bf16);
+
+}  // namespace slipstream

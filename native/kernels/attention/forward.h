@@ -1,0 +1,223 @@
+// Attention forward: FlashAttention-2 (Dao, "FlashAttention-2: Faster Attention with Better Parallelism and
+// Work Partitioning", 2023) with the tiles turned over: lanes are queries, so that the softmax runs down
+// columns and needs no sums across lanes.
+//
+// Data: keys and values of a unit are packed once, keys as rows [64][pitch] a block, values transposed
+// [pitch][64] a block. A task is 64 queries of one head; it keeps the transposed output [pitch][64] and, per
+// query, the running maximum and sum in base 2, and walks over the key blocks that its queries see:
+//   scores [64 keys][64 queries] = keys . queries^T          (reduction over the head size)
+//   weights = 2^(scores - maximum), as a b operand
+//   output^T [pitch][64 queries] = output^T * rescale + values^T . weights   (reduction over the keys)
+#pragma once
+
+#include "kernels/attention/blocks.h"
+#include "kernels/attention/units.h"
+
+namespace slipstream {
+namespace {
+
+template <class Engine>
+struct PackedUnit {
+  using Element = typename Engine::Element;
+  Element* keys;    // [blocks * 64][pitch]
+  Element* values;  // [blocks][pitch][64]
+
+  PackedUnit(Pieces& pieces, int64_t length, int64_t pitch) {
+    const int64_t rows = round_up(length, kAttentionBlock);
+    keys = pieces.take<Element>(rows * pitch);
+    values = pieces.take<Element>(rows * pitch);
+  }
+};
+
+template <class Engine>
+struct ForwardScratch {
+  using Element = typename Engine::Element;
+  Element *rows, *grouped, *queries, *weights;
+  float *scores, *output, *maximum, *sum, *rescale;
+
+  ForwardScratch(Pieces& pieces, int64_t pitch) {
+    rows = pieces.take<Element>(kAttentionBlock * pitch);
+    grouped = pieces.take<Element>(kAttentionBlock * pitch);
+    queries = pieces.take<Element>(kAttentionBlock * pitch);
+    weights = pieces.take<Element>(kAttentionBlock * kAttentionBlock);
+    scores = pieces.take<float>(kAttentionBlock * kAttentionBlock);
+    output = pieces.take<float>(kAttentionBlock * pitch);
+    maximum = pieces.take<float>(kAttentionBlock);
+    sum = pieces.take<float>(kAttentionBlock);
+    rescale = pieces.take<float>(kAttentionBlock);
+  }
+};
+
+template <class Engine>
+void pack_forward_block(const Rows& keys, const Rows& values, int64_t block, int64_t length, int64_t size,
+                        int64_t pitch, const PackedUnit<Engine>& unit,
+                        const ForwardScratch<Engine>& scratch) {
+  const int64_t first = block * kAttentionBlock, count = smaller(kAttentionBlock, length - first);
+  copy_rows(keys, first, count, size, pitch, unit.keys + first * pitch);
+  copy_rows(values, first, count, size, pitch, scratch.rows);
+  transpose_grouped<Engine>(group_rows<Engine>(scratch.rows, count, pitch, scratch.grouped), count, pitch,
+                            unit.values + first * pitch);
+}
+
+// One step of the online softmax: scores [keys][columns] times `scale` become weights, the maxima and sums of
+// the columns move on, and `rescale` says by how much what was summed before shrinks. Returns whether that
+// is anything but 1 for any column.
+template <class Engine>
+bool softmax_step(int64_t keys, int64_t columns, float scale, const ForwardScratch<Engine>& scratch) {
+  constexpr int kPair = Engine::kPair;
+  const Vector factor = scale, nothing = -__builtin_inff();
+  bool changed = false;
+  for (int64_t c = 0; c < columns; c += Vector::lanes) {
+    const float* scores = scratch.scores + c;
+    const Vector before = Vector::load(scratch.maximum + c);
+    Vector tops[4] = {before, before, before, before};
+    int64_t j = 0;
+    for (; j + 4 <= keys; j += 4) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i++)
+        tops[i] = max(Vector::load(scores + (j + i) * kAttentionBlock) * factor, tops[i]);
+    }
+    for (; j < keys; j++) tops[0] = max(Vector::load(scores + j * kAttentionBlock) * factor, tops[0]);
+    const Vector top = max(max(tops[0], tops[1]), max(tops[2], tops[3]));
+    // Columns that have seen no key yet: any finite maximum gives weights of 0.
+    const Vector shift = select(equal(top, nothing), Vector(0.0f), top);
+    const Vector shrink = exp2<Engine::kExponentialDegree>(before - shift);
+    changed = changed || any(less(shrink, Vector(1.0f)));
+    Vector sum = Vector::load(scratch.sum + c) * shrink;
+    typename Engine::Element* weights = scratch.weights + c * kPair;
+    for (j = 0; j < keys; j += kPair) {
+      Vector group[kPair];
+#pragma GCC unroll 2
+      for (int i = 0; i < kPair; i++) {
+        const Vector score = Vector::load(scores + (j + i) * kAttentionBlock) * factor;
+        group[i] = exp2<Engine::kExponentialDegree>(score - shift);
+        sum = sum + group[i];
+      }
+      Engine::store_group(weights + j * kAttentionBlock, group);
+    }
+    top.store(scratch.maximum + c);
+    sum.store(scratch.sum + c);
+    shrink.store(scratch.rescale + c);
+  }
+  return changed;
+}
+
+// The queries [first, first + count) of one head; query row i is at `offset` + i in its sequence.
+// `logsumexp`, where wanted, has an element a query row.
+template <class Engine>
+void forward_block(const Visibility& visibility, const Rows& queries, const Rows& output, float* logsumexp,
+                   int64_t first, int64_t count, int64_t offset, float scale, int64_t size, int64_t pitch,
+                   const PackedUnit<Engine>& unit, const ForwardScratch<Engine>& scratch) {
+  const int64_t position = first + offset, columns = round_up(count, 32);
+  const int64_t depth = round_up(size, Engine::kReductionMultiple);
+  const int64_t height = round_up(size, Engine::kRowMultiple);
+  copy_rows(queries, first, count, size, pitch, scratch.rows);
+  columns_of_rows<Engine>(scratch.rows, count, pitch, scratch.queries);
+  for (int64_t c = 0; c < columns; c += Vector::lanes) {
+    Vector(-__builtin_inff()).store(scratch.maximum + c);
+    Vector(0.0f).store(scratch.sum + c);
+  }
+  const int64_t begin = visibility.begin(position) / kAttentionBlock * kAttentionBlock;
+  const int64_t end = visibility.end(position + count - 1);
+  for (int64_t key = begin; key < end; key += kAttentionBlock) {
+    const int64_t keys = smaller(kAttentionBlock, visibility.keys - key);
+    const int64_t padded_keys = round_up(keys, Engine::kReductionMultiple);
+    Engine::template multiply<Keep::nothing>(round_up(keys, Engine::kRowMultiple), columns, depth,
+                                             unit.keys + key * pitch, pitch, scratch.queries, kAttentionBlock,
+                                             scratch.scores, kAttentionBlock);
+    float factor = scale * kLog2E;
+    if (needs_mask<Engine>(visibility, key, keys, position, count)) {
+      mask_scores(visibility, key, keys, padded_keys, position, count, columns, factor, scratch.scores);
+      factor = 1;
+    }
+    const bool changed = softmax_step<Engine>(padded_keys, columns, factor, scratch);
+    const auto add = [&]<Keep keep>() {
+      Engine::template multiply<keep>(height, columns, padded_keys, unit.values + key * pitch,
+                                      kAttentionBlock, scratch.weights, kAttentionBlock, scratch.output,
+                                      kAttentionBlock, scratch.rescale);
+    };
+    if (key == begin) {
+      add.template operator()<Keep::nothing>();
+    } else if (changed) {
+      add.template operator()<Keep::scaled_sum>();
+    } else {
+      add.template operator()<Keep::sum>();
+    }
+  }
+  for (int64_t i = 0; i < count; i++) {
+    if (logsumexp != nullptr) {
+      logsumexp[first + i] = scratch.maximum[i] * kLn2 + __builtin_logf(scratch.sum[i]);
+    }
+    scratch.rescale[i] = 1.0f / scratch.sum[i];
+  }
+  store_transposed(scratch.output, scratch.rescale, count, size, output, first);
+}
+
+template <class Engine>
+void attention(const KernelCall& call) {
+  const Tensor &q = call.inputs[0], &k = call.inputs[1], &v = call.inputs[2], &out = call.outputs[0];
+  const Problem problem = read_problem(call, q, k, call.inputs[3]);
+  float* logsumexp = call.output_count > 1 ? call.outputs[1].as<float>() : nullptr;
+  const int64_t size = problem.size, pitch = round_up(size, Engine::kPitchMultiple);
+  const int64_t longest = problem.longest();
+  const auto scratch_of = [&](uint8_t* base, bool with_unit, auto&& use) {
+    Pieces pieces{base};
+    const PackedUnit<Engine> unit(pieces, with_unit ? longest : 0, pitch);
+    const ForwardScratch<Engine> scratch(pieces, pitch);
+    use(unit, scratch, pieces.used);
+  };
+  const auto pack = [&](int64_t index, int64_t block, const PackedUnit<Engine>& unit,
+                        const ForwardScratch<Engine>& scratch) {
+    const int64_t token = problem.first_token(index), group = index % problem.groups;
+    pack_forward_block<Engine>(head_rows(k, token, group), head_rows(v, token, group), block,
+                               problem.visibility(index).keys, size, pitch, unit, scratch);
+  };
+  // Heads of the group in order, the long last blocks of causal queries first.
+  const auto compute = [&](int64_t index, int64_t task, const PackedUnit<Engine>& unit,
+                           const ForwardScratch<Engine>& scratch) {
+    const Visibility visibility = problem.visibility(index);
+    const int64_t blocks = block_count(visibility.keys), token = problem.first_token(index);
+    const int64_t head = index % problem.groups * problem.group_heads() + task % problem.group_heads();
+    const int64_t first = (blocks - 1 - task / problem.group_heads()) * kAttentionBlock;
+    forward_block<Engine>(visibility, head_rows(q, token, head), head_rows(out, token, head),
+                          logsumexp == nullptr ? nullptr : logsumexp + head * problem.tokens + token, first,
+                          smaller(kAttentionBlock, visibility.keys - first), 0, problem.scale, size, pitch,
+                          unit, scratch);
+  };
+  int64_t unit_bytes = 0, task_bytes = 0;
+  scratch_of(nullptr, true, [&](auto&, auto&, int64_t bytes) { unit_bytes = bytes; });
+  scratch_of(nullptr, false, [&](auto&, auto&, int64_t bytes) { task_bytes = bytes; });
+
+  const auto whole = [&](int64_t index, int thread) {
+    [[maybe_unused]] const typename Engine::Session session;
+    auto* base = static_cast<uint8_t*>(call.threads.scratch(thread, unit_bytes));
+    scratch_of(base, true, [&](auto& unit, auto& scratch, int64_t) {
+      const int64_t blocks = block_count(problem.visibility(index).keys);
+      for (int64_t block = 0; block < blocks; block++) pack(index, block, unit, scratch);
+      for (int64_t task = 0; task < blocks * problem.group_heads(); task++)
+        compute(index, task, unit, scratch);
+    });
+  };
+  const auto shared = [&](int64_t index) {
+    auto* shared_base = static_cast<uint8_t*>(call.threads.scratch(0, unit_bytes));
+    Pieces shared_pieces{shared_base};
+    const PackedUnit<Engine> unit(shared_pieces, longest, pitch);
+    const auto run = [&](int64_t tasks, const auto& body) {
+      call.threads.parallel_tasks(tasks, [&](int64_t task, int thread) {
+        [[maybe_unused]] const typename Engine::Session session;
+        Pieces pieces{thread == 0 ? shared_base + shared_pieces.used
+                                  : static_cast<uint8_t*>(call.threads.scratch(thread, task_bytes))};
+        body(index, task, unit, ForwardScratch<Engine>(pieces, pitch));
+      });
+    };
+    const int64_t blocks = block_count(problem.visibility(index).keys);
+    run(blocks, pack);
+    run(blocks * problem.group_heads(), compute);
+  };
+  for_each_unit(
+      call.threads, problem.units(), problem.group_heads(),
+      [&](int64_t unit) { return problem.visibility(unit); }, whole, shared);
+}
+
+}  // namespace
+}  // namespace slipstream

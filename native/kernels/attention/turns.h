@@ -1,0 +1,44 @@
+// Turns at the sums of key blocks in the backward pass, where several threads work on one unit.
+#pragma once
+
+#include <sched.h>
+
+#include "kernels/attention/problem.h"
+
+namespace slipstream {
+namespace {
+
+// taken[b] counts the (head, query block) tasks that have added to key block b. A task may add when all
+// earlier ones that see the block have: its number among them follows from which queries see the block.
+struct Turns {
+  int32_t* taken;  // null where one thread does all tasks in order
+  Visibility visibility;
+
+  SLIPSTREAM_INLINE void wait(int64_t key_block, int64_t head, int64_t query_block) const {
+    if (taken == nullptr) return;
+    const int64_t first = visibility.causal ? key_block : 0;
+    int64_t last = (visibility.keys - 1) / kAttentionBlock;
+    if (visibility.window > 0) {
+      // The last query that sees the block's last key is window - 1 behind it.
+      last = smaller(
+          last, (key_block * kAttentionBlock + kAttentionBlock + visibility.window - 2) / kAttentionBlock);
+    }
+    const int64_t turn = head * (last - first + 1) + query_block - first;
+    for (int64_t spin = 0; __atomic_load_n(&taken[key_block], __ATOMIC_ACQUIRE) != turn; spin++) {
+      if (spin < 4000) {
+        __builtin_ia32_pause();
+      } else {
+        sched_yield();
+      }
+    }
+  }
+
+  // Called by the task whose turn it is.
+  SLIPSTREAM_INLINE void pass(int64_t key_block) const {
+    if (taken == nullptr) return;
+    __atomic_store_n(&taken[key_block], taken[key_block] + 1, __ATOMIC_RELEASE);
+  }
+};
+
+}  // namespace
+}  // namespace slipstream
