@@ -39,7 +39,7 @@ export function printGraph(graph: Graph): string {
 
 function formatPlace(node: AnyNode): string {
   const recomputed = node.recomputed === undefined ? "" : `recomputed ${node.recomputed}`;
-  const place = [node.scope, recomputed].filter((part) => part !== "").join(", ");
+  const place = [node.scope.name, recomputed].filter((part) => part !== "").join(", ");
   return place === "" ? "" : `  # ${place}`;
 }
 

@@ -35,6 +35,9 @@ export interface RunStatistics {
   readonly kernelSeconds: number;
 }
 
+/** Memory by the name of the leaf or output it is bound to. */
+export type Bindings = Readonly<Record<string, TensorData>>;
+
 /** What a program needs, known before it runs. Bytes. */
 export interface MemoryPlan {
   /** The arena for values that live inside a run. */

@@ -3,7 +3,6 @@ import type { DType } from "../../src/base/dtype.ts";
 import type { IsaName } from "../../src/runtime/native/addon.ts";
 import { type AttentionCase, attentionGradientReference, attentionReference } from "./attention_reference.ts";
 import {
-  bytesOf,
   randomTensor,
   relativeError,
   runKernel,

@@ -1,6 +1,6 @@
 import { bytesPerElement, type DType } from "../../base/dtype.ts";
 import { boundShape, elementCount, resolveShape, type SymbolValues } from "../../base/shape.ts";
-import { type Node, type TensorType, typeOf } from "../graph.ts";
+import { type Graph, type Node, type TensorType, typeOf } from "../graph.ts";
 import type { OpAttributes, OpName } from "../ops.ts";
 import { attentionCosts } from "./costs/attention.ts";
 import { matrixCosts } from "./costs/matrix.ts";
@@ -56,4 +56,16 @@ export function costOf(node: Node, symbols?: SymbolValues): Cost {
     node.outputs.map(concrete),
     node.attributes,
   );
+}
+
+/** The cost of all nodes of a graph together. */
+export function graphCost(graph: Graph, symbols?: SymbolValues): Cost {
+  let flops = 0;
+  let bytes = 0;
+  for (const node of graph.nodes) {
+    const cost = costOf(node, symbols);
+    flops += cost.flops;
+    bytes += cost.bytes;
+  }
+  return { flops, bytes };
 }

@@ -1,3 +1,7 @@
+import { decode } from "../../base/dtype.ts";
+import { InternalError } from "../../base/errors.ts";
+import { boundShape, elementCount } from "../../base/shape.ts";
+import { type Node, shapeOf, type Value } from "../graph.ts";
 import type { OpAttributes, OpName } from "../ops.ts";
 import { attentionReferences } from "./references/attention.ts";
 import { elementwiseReferences } from "./references/elementwise.ts";
@@ -35,3 +39,24 @@ export const referenceRules: { readonly [Op in OpName]: ReferenceRule<Op> } = {
   ...attentionReferences,
   ...optimizerReferences,
 };
+
+/** The values of a node whose operands are all constants or fills of fixed shape. */
+export function evaluateNode(node: Node, inputs: readonly Value[]): Float64Array[] {
+  const operands = inputs.map((input): ReferenceTensor => {
+    const shape = boundShape(shapeOf(input));
+    const source = input.node;
+    if (source.op === "fill") {
+      const { value } = (source as Node<"fill">).attributes;
+      return { shape, values: new Float64Array(elementCount(shape)).fill(value) };
+    }
+    if (source.op !== "constant") throw new InternalError(`${source.op} is not a constant`);
+    const { data, dtype } = (source as Node<"constant">).attributes;
+    return { shape, values: decode(dtype, data) };
+  });
+  const rule = referenceRules[node.op] as ReferenceRule<OpName>;
+  return rule(
+    operands,
+    node.attributes,
+    node.outputs.map((type) => boundShape(type.shape)),
+  );
+}

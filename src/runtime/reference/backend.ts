@@ -6,7 +6,7 @@ import { inPlaceOutputs } from "../../graph/ops.ts";
 import { costOf } from "../../graph/rules/cost.ts";
 import type { ReferenceTensor } from "../../graph/rules/reference.ts";
 import { verifyGraph } from "../../graph/verify.ts";
-import type { Backend, Bindings, CompileOptions, Executable, MemoryPlan } from "../backend.ts";
+import type { Backend, Bindings, Executable, MemoryPlan, RunOptions } from "../backend.ts";
 import { boundMemory, readBinding, writeBinding } from "./bindings.ts";
 import { evaluateNodes, tensorOf } from "./evaluate.ts";
 
@@ -24,13 +24,13 @@ export function createReferenceBackend(): Backend {
   };
 }
 
-function compileReference(graph: Graph, options: CompileOptions = {}): Executable {
+function compileReference(graph: Graph): Executable {
   verifyGraph(graph);
   const leaves = leavesOf(graph);
   const updates = inPlaceUpdates(graph);
   let disposed = false;
 
-  const run = (bindings: Bindings, symbols: SymbolValues): void => {
+  const run = (bindings: Bindings, symbols: SymbolValues, options: RunOptions): void => {
     const memory = new Map<string, TensorData>();
     const inputs = new Map<string, ReferenceTensor>();
     for (const [name, node] of leaves) {
@@ -61,9 +61,12 @@ function compileReference(graph: Graph, options: CompileOptions = {}): Executabl
   return {
     memory: planMemory(graph),
     flops: graph.nodes.reduce((sum, node) => sum + costOf(node).flops, 0),
-    run: async (bindings, symbols = {}) => {
+    run: async (bindings, symbols = {}, options = {}) => {
       if (disposed) throw new RunError("disposed", `program ${graph.name} was disposed and cannot run`);
-      run(bindings, symbols);
+      const started = performance.now();
+      run(bindings, symbols, options);
+      const seconds = (performance.now() - started) / 1000;
+      return { seconds, kernelSeconds: seconds };
     },
     invalidateParameters: () => {},
     dispose: () => {

@@ -103,7 +103,7 @@ function checkFinite(node: AnyNode, tensors: readonly ReferenceTensor[]): void {
     const position = values.findIndex((value) => !Number.isFinite(value));
     if (position < 0) return;
     throw new RunError("not_finite", `${node.op} gave a result that is not finite`, {
-      ...(node.scope === "" ? {} : { where: node.scope }),
+      ...(node.scope.name === "" ? {} : { where: node.scope.name }),
       received: `${values[position]} at element ${position}`,
     });
   });

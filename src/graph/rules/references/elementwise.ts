@@ -1,9 +1,15 @@
-import type { ElementwiseOperation, Expression } from "../../expression.ts";
+import { roundTo } from "../../../base/dtype.ts";
+import type { ElementwiseOperation, Expression, RoundingOperation } from "../../expression.ts";
 import type { ReferenceRule, ReferenceTensor } from "../reference.ts";
 import { broadcastTo, truncateToIntegers } from "./common.ts";
 import { elementwiseFunctions } from "./mathematics.ts";
 
-function applyOperation(operation: ElementwiseOperation, operands: readonly Float64Array[]): Float64Array {
+function applyOperation(
+  operation: ElementwiseOperation | RoundingOperation,
+  operands: readonly Float64Array[],
+): Float64Array {
+  if (operation === "round_bf16") return operands[0]!.map((value) => roundTo("bf16", value));
+  if (operation === "round_f16") return operands[0]!.map((value) => roundTo("f16", value));
   const compute = elementwiseFunctions[operation];
   const a = operands[0]!;
   const b = operands[1] ?? a;
