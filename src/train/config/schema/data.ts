@@ -8,7 +8,7 @@ export const dataSchema = z
   .strictObject({
     train: files
       .meta({ typeText: "path or list of paths" })
-      .describe("Files, folders or glob patterns to train on."),
+      .describe("The file or files to train on."),
     validation: z
       .union([z.number().gt(0).lt(1), text(), z.array(text()).min(1)])
       .optional()
