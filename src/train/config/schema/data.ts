@@ -6,9 +6,7 @@ const files = z.union([text(), z.array(text()).min(1)]);
 /** `data`: the files to learn from and how they become rows of tokens. */
 export const dataSchema = z
   .strictObject({
-    train: files
-      .meta({ typeText: "path or list of paths" })
-      .describe("The file or files to train on."),
+    train: files.meta({ typeText: "path or list of paths" }).describe("The file or files to train on."),
     validation: z
       .union([z.number().gt(0).lt(1), text(), z.array(text()).min(1)])
       .optional()
