@@ -23,7 +23,7 @@ export function createPlainView(
       if (state.evaluation !== undefined && state.evaluation.step !== last?.evaluation?.step) {
         print(`step ${state.evaluation.step}  validation loss ${state.evaluation.loss.toFixed(4)}`);
       }
-      if (state.sample !== undefined && state.sample !== last?.sample) {
+      if (state.sample !== undefined && state.sample.text !== last?.sample?.text) {
         print(`sample: ${printable(`${state.sample.prompt}${state.sample.text}`)}`);
       }
       last = state;
