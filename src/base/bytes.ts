@@ -35,7 +35,9 @@ export function formatBytes(bytes: number): string {
   let value = bytes;
   for (const unit of ["B", "KiB", "MiB", "GiB", "TiB"]) {
     // 1023.95 would print as 1024: it belongs to the next unit.
-    if (Math.abs(value) < 1023.95 || unit === "TiB") return `${Number(value.toFixed(unit === "B" ? 0 : 1))} ${unit}`;
+    if (Math.abs(value) < 1023.95 || unit === "TiB") {
+      return `${Number(value.toFixed(unit === "B" ? 0 : 1))} ${unit}`;
+    }
     value /= 1024;
   }
   return `${bytes} B`;
