@@ -29,6 +29,11 @@ export const environmentVariables = {
     meaning: "the C++ compiler that builds the native code (default: g++, then clang++)",
     values: "a command",
   },
+  terminal: {
+    name: "TERM",
+    meaning: "the kind of terminal; `dumb` shows training as plain lines",
+    values: "set by the terminal itself",
+  },
 } as const satisfies Record<string, EnvironmentVariable>;
 
 /** The value of a variable, or undefined where it is unset or empty. */

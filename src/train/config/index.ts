@@ -1,0 +1,14 @@
+export { type BatchSizes, resolveBatch } from "./batch.ts";
+export { type ConfigKey, describeConfig } from "./describe.ts";
+export { loadConfig } from "./load.ts";
+export { matchesAny } from "./patterns.ts";
+export { type ConfigProblem, InvalidConfigError, type LocatedProblem } from "./problems.ts";
+export { configReferenceMarkdown } from "./reference.ts";
+export { defaultNoDecay } from "./schema/optimizer.ts";
+export type {
+  DataSection,
+  ModelSection,
+  OptimizerSection,
+  SchedulerSection,
+  TrainConfig,
+} from "./schema/schema.ts";

@@ -1,0 +1,47 @@
+import { z } from "zod";
+import { atLeast, count, text } from "./fields.ts";
+
+/** `evaluation`. */
+export const evaluationSchema = z
+  .strictObject({
+    every_steps: count()
+      .default(100)
+      .describe("Steps between evaluations on `data.validation`; there is one at the end too."),
+    max_batches: count()
+      .optional()
+      .describe("Most micro-batches of one evaluation. Without it, all of them."),
+  })
+  .prefault({})
+  .describe("Measuring the loss on held-out data.");
+
+/** `checkpoint`. */
+export const checkpointSchema = z
+  .strictObject({
+    every_steps: count()
+      .optional()
+      .describe("Steps between checkpoints. Without it, only at the end and on Ctrl-C."),
+    keep_last: count().default(2).describe("Checkpoints to keep; older ones are deleted."),
+  })
+  .prefault({})
+  .describe("Saving what a run needs to go on exactly where it was.");
+
+/** `samples`. */
+export const samplesSchema = z
+  .strictObject({
+    every_steps: count().default(100).describe("Steps between samples."),
+    prompts: z.array(z.string()).min(1).describe("Texts to continue."),
+    max_tokens: count().default(48).describe("Tokens to write for each prompt."),
+    temperature: atLeast(0).default(0.8).describe("Randomness of the samples; 0 takes the likeliest token."),
+  })
+  .optional()
+  .describe("Text that the model writes now and then, to watch it learn.");
+
+/** `tensorboard`, as DeepSpeed has it. */
+export const tensorboardSchema = z
+  .strictObject({
+    enabled: z.boolean().default(false).describe("Write TensorBoard event files."),
+    output_path: text().optional().describe("Where to. Without it, `<output_dir>/tensorboard`."),
+    job_name: text().default("slipstream").describe("Folder of this run inside `output_path`."),
+  })
+  .prefault({})
+  .describe("Metrics for TensorBoard.");

@@ -1,0 +1,3 @@
+export { renderPlainLine, renderView } from "./render.ts";
+export type { TrainingView, ViewState, ViewStream } from "./state.ts";
+export { createTrainingView } from "./training_view.ts";
