@@ -144,7 +144,7 @@ void run_copy(ThreadPool& threads, const StridedCopy& copy, void* target, int64_
 
 void transpose(const KernelCall& call) {
   const Tensor &x = call.inputs[0], &y = call.outputs[0];
-  int64_t from[kMaximumRank], to[kMaximumRank];
+  int64_t from[kMaximumRank] = {}, to[kMaximumRank] = {};
   row_major_strides(x, from);
   row_major_strides(y, to);
   StridedCopy copy;
@@ -157,7 +157,7 @@ void transpose(const KernelCall& call) {
 // Copies between all of `small` and the box of `large` that starts at `starts`; into `large` or out of it.
 void copy_box(const KernelCall& call, const Tensor& small, const Tensor& large, const double* starts,
               bool into_large) {
-  int64_t small_strides[kMaximumRank], large_strides[kMaximumRank];
+  int64_t small_strides[kMaximumRank] = {}, large_strides[kMaximumRank] = {};
   row_major_strides(small, small_strides);
   row_major_strides(large, large_strides);
   StridedCopy copy;
