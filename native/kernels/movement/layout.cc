@@ -144,7 +144,7 @@ void run_copy(ThreadPool& threads, const StridedCopy& copy, void* target, int64_
 
 void transpose(const KernelCall& call) {
   const Tensor &x = call.inputs[0], &y = call.outputs[0];
-  int64_t from[kMaximumRank], to[kMaximumRank];
+  int64_t from[kMaximumRank] = {}, to[kMaximumRank] = {};
   row_major_strides(x, from);
   row_major_strides(y, to);
   StridedCopy copy;
