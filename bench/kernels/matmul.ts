@@ -107,6 +107,7 @@ for (const dtype of ["f32", "bf16"] as const) {
 }
 if ("decode".includes(filter) || filter.includes("decode")) {
   const buffer = tensor("u8", 256 * 2 ** 20);
+  (buffer.data as Uint8Array).fill(1);
   const sums = tensor("f32", threads);
   const seconds = median(() => addon.runKernel("measure_bandwidth", isa, [buffer], [sums], [], threads));
   const bandwidth = (256 * 2 ** 20) / seconds;

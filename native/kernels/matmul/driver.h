@@ -22,7 +22,7 @@ struct BlockScratch {
   char* panels;
   float* sums;  // [kRowBlock][kColumnBlock]
 };
-constexpr int64_t kStripBytes = (kRowBlock + 32) * 512 * 2;
+constexpr int64_t kStripBytes = (kRowBlock + 32) * 512 * 2 + kRowBlock * 64;
 constexpr int64_t kPanelBytes = kColumnBlock * 512 * 2;
 constexpr int64_t kSumBytes = kRowBlock * kColumnBlock * 4;
 // Blocks are a little apart from a power of two, so that they do not compete for the same cache sets.
@@ -53,20 +53,19 @@ void multiply_block(const Product& product, int64_t m0, int64_t m1, int64_t n0, 
   Micro::begin();
   do {
     const int64_t length = smaller(block_depth, depth - k);
-    const int64_t strip_bytes = Micro::left_bytes(length);
-    for (int64_t row = 0, strip = 0; row < rows; row += strip_rows, strip++) {
-      const int count = static_cast<int>(smaller(strip_rows, rows - row));
-      Micro::pack_left(product.a, product.bf16_products, m0 + row, count, k, length,
-                       scratch.strips + strip * strip_bytes);
-    }
+    const int64_t left_lanes = Micro::left_lanes(length);
+    // One line more than it needs: strips at a power of two would share their cache sets.
+    const int64_t strip_bytes = left_lanes * Micro::kRows * 4 + 64;
+    Micro::pack_left(product.a, product.bf16_products,
+                     {m0, m1, strip_rows, k, length, left_lanes, strip_bytes, scratch.strips});
     const char* panels = static_cast<const char*>(product.packed);
     int64_t panel_bytes = whole_panel_bytes;
     if (panels != nullptr) {
       panels += n0 / kPanel * panel_bytes + k * kPanel * element_bytes;
     } else {
       panel_bytes = packed_panel_bytes(Micro::kPacked, length);
-      pack_right(product.b, Micro::kPacked, n0, n1, k, length, panel_bytes / (4 * kPanel), panel_bytes,
-                 scratch.panels);
+      pack_right(product.b, Micro::kPacked,
+                 {n0, n1, kPanel, k, length, panel_bytes / (4 * kPanel), panel_bytes, scratch.panels});
       panels = scratch.panels;
     }
     const bool last = k + length >= depth;

@@ -74,8 +74,9 @@ void pack_matrix(const KernelCall& call) {
   const int64_t depth = b.size(transpose_b ? -1 : -2), columns = b.size(transpose_b ? -2 : -1);
   const int64_t panel_bytes = packed_panel_bytes(packed, depth);
   call.threads.parallel_for(panels_of(columns), 1, [&](int64_t begin, int64_t end, int) {
-    pack_right(view, packed, begin * kPanel, smaller(end * kPanel, columns), 0, depth,
-               panel_bytes / (4 * kPanel), panel_bytes, call.outputs[0].as<char>() + begin * panel_bytes);
+    pack_right(view, packed,
+               {begin * kPanel, smaller(end * kPanel, columns), kPanel, 0, depth, panel_bytes / (4 * kPanel),
+                panel_bytes, call.outputs[0].as<char>() + begin * panel_bytes});
   });
 }
 

@@ -167,8 +167,8 @@ SLIPSTREAM_INLINE void run_tile(int rows, const char* a, const char* b, int64_t 
 //   kEvenStrips    strips of a block are made equally high (the last one would be slow otherwise)
 //   kPacked        dtype of the panels
 //   kDepthBlock    depths of a block, a multiple of 32: a panel of 32 KiB
-//   left_bytes     bytes of a packed strip
-//   pack_left      packs rows [row, row + rows) as a strip; `rounded`: to bf16
+//   left_lanes     lanes of a packed strip
+//   pack_left      packs strips; `rounded`: to bf16
 //   tile           c (+)= strip times panel
 //   begin, end     around the tiles of a task
 template <class Tile>
@@ -186,10 +186,9 @@ struct RegisterMicro {
 struct FloatMicro : RegisterMicro<FloatTile> {
   static constexpr DType kPacked = DType::f32;
   static constexpr int64_t kDepthBlock = 256;
-  SLIPSTREAM_INLINE static int64_t left_bytes(int64_t depth) { return depth * kRows * 4; }
-  static void pack_left(const MatrixView& a, bool, int64_t row, int rows, int64_t k, int64_t depth,
-                        char* strip) {
-    pack_operand<Lane::float32>(a, row, rows, k, depth, depth, kRows, reinterpret_cast<uint32_t*>(strip));
+  SLIPSTREAM_INLINE static int64_t left_lanes(int64_t depth) { return depth; }
+  static void pack_left(const MatrixView& a, bool, const Packing& packing) {
+    pack_operand<Lane::float32, kRows>(a, packing);
   }
   static void tile(int rows, const char* a, const char* b, int64_t depth, float* c, int64_t stride,
                    bool first_block) {
@@ -200,15 +199,12 @@ struct FloatMicro : RegisterMicro<FloatTile> {
 struct MixedMicro : RegisterMicro<MixedTile> {
   static constexpr DType kPacked = DType::bf16;
   static constexpr int64_t kDepthBlock = 256;
-  SLIPSTREAM_INLINE static int64_t left_bytes(int64_t depth) { return (depth + 1) / 2 * 2 * kRows * 4; }
-  static void pack_left(const MatrixView& a, bool rounded, int64_t row, int rows, int64_t k, int64_t depth,
-                        char* strip) {
-    const int64_t lanes = (depth + 1) / 2 * 2;
-    uint32_t* destination = reinterpret_cast<uint32_t*>(strip);
+  SLIPSTREAM_INLINE static int64_t left_lanes(int64_t depth) { return (depth + 1) / 2 * 2; }
+  static void pack_left(const MatrixView& a, bool rounded, const Packing& packing) {
     if (rounded && a.dtype != DType::bf16) {
-      pack_operand<Lane::rounded>(a, row, rows, k, depth, lanes, kRows, destination);
+      pack_operand<Lane::rounded, kRows>(a, packing);
     } else {
-      pack_operand<Lane::float32>(a, row, rows, k, depth, lanes, kRows, destination);
+      pack_operand<Lane::float32, kRows>(a, packing);
     }
   }
   static void tile(int rows, const char* a, const char* b, int64_t depth, float* c, int64_t stride,
@@ -221,21 +217,24 @@ struct MixedMicro : RegisterMicro<MixedTile> {
 struct PairMicro : RegisterMicro<PairTile> {
   static constexpr DType kPacked = DType::bf16;
   static constexpr int64_t kDepthBlock = 512;
-  SLIPSTREAM_INLINE static int64_t left_bytes(int64_t depth) { return (depth + 1) / 2 * kRows * 4; }
-  static void pack_left(const MatrixView& a, bool, int64_t row, int rows, int64_t k, int64_t depth,
-                        char* strip) {
-    pack_operand<Lane::pair>(a, row, rows, k, depth, (depth + 1) / 2, kRows,
-                             reinterpret_cast<uint32_t*>(strip));
+  SLIPSTREAM_INLINE static int64_t left_lanes(int64_t depth) { return (depth + 1) / 2; }
+  static void pack_left(const MatrixView& a, bool, const Packing& packing) {
+    pack_operand<Lane::pair, kRows>(a, packing);
   }
   static void tile(int rows, const char* a, const char* b, int64_t depth, float* c, int64_t stride,
                    bool first_block) {
     run(rows, a, b, (depth + 1) / 2, c, stride, first_block);
   }
 };
+#endif
+
+#if !defined(SLIPSTREAM_TILES)
+#if defined(__AVX512BF16__)
 using Bf16Micro = PairMicro;
-#elif !defined(SLIPSTREAM_TILES)
+#else
 // Without an instruction for it, products of bf16 are float32 products of numbers that are exact in bf16.
 using Bf16Micro = MixedMicro;
+#endif
 #endif
 
 }  // namespace

@@ -36,74 +36,103 @@ SLIPSTREAM_INLINE void load_group(const S* source, int64_t stride, int count, in
   }
 }
 
-// Packs columns [begin, begin + count) and depths [depth_begin, depth_begin + depth) into
-// destination[lanes][width]; lanes beyond the depth are zeros.
-template <Lane kLane, class S>
-void pack_panel(const S* source, int64_t stride, bool depth_contiguous, int64_t begin, int count,
-                int64_t depth_begin, int64_t depth, int64_t lanes, int width, uint32_t* destination) {
+// What to pack: columns [begin, end) and depths [depth_begin, depth_begin + depth) into panels that take
+// `step` columns each and start `panel_bytes` after one another.
+struct Packing {
+  int64_t begin, end, step;
+  int64_t depth_begin, depth;
+  int64_t lanes;  // of a panel; those beyond the depth are zeros
+  int64_t panel_bytes;
+  char* destination;
+
+  SLIPSTREAM_INLINE uint32_t* panel(int64_t column) const {
+    return reinterpret_cast<uint32_t*>(destination + (column - begin) / step * panel_bytes);
+  }
+  SLIPSTREAM_INLINE int count(int64_t column) const {
+    return static_cast<int>(end - column < step ? end - column : step);
+  }
+};
+
+// From memory in which the depth is contiguous: transposes groups of kWidth x kWidth lanes.
+template <Lane kLane, int kColumns, class S>
+void pack_transposing(const S* source, int64_t stride, const Packing& packing) {
   constexpr int kDepthPerLane = kLane == Lane::pair ? 2 : 1;
-  if (depth_contiguous) {
-    for (int column = 0; column < width; column += kWidth) {
-      const int stored = width - column < kWidth ? width - column : kWidth;
+  for (int64_t begin = packing.begin; begin < packing.end; begin += packing.step) {
+    uint32_t* panel = packing.panel(begin);
+    const int count = packing.count(begin);
+    for (int column = 0; column < kColumns; column += kWidth) {
+      const int stored = kColumns - column < kWidth ? kColumns - column : kWidth;
       const int loaded = count - column < 0 ? 0 : count - column;
-      const S* rows = source + (begin + column) * stride + depth_begin;
-      for (int64_t lane = 0; lane < lanes; lane += kWidth) {
+      const S* rows = source + (begin + column) * stride + packing.depth_begin;
+      for (int64_t lane = 0; lane < packing.lanes; lane += kWidth) {
         Lanes group[kWidth];
-        const int64_t rest = depth - lane * kDepthPerLane;
+        const int64_t rest = packing.depth - lane * kDepthPerLane;
         load_group<kLane>(rows + lane * kDepthPerLane, stride, rest > 0 ? loaded : 0, rest, group);
         transpose(group);
-        const int limit = static_cast<int>(lanes - lane < kWidth ? lanes - lane : kWidth);
+        const int limit = static_cast<int>(packing.lanes - lane < kWidth ? packing.lanes - lane : kWidth);
 #pragma GCC unroll 16
         for (int i = 0; i < kWidth; i++) {
-          if (i < limit) store_lanes(destination + (lane + i) * width + column, group[i], stored);
+          if (i < limit) store_lanes(panel + (lane + i) * kColumns + column, group[i], stored);
         }
       }
     }
-    return;
   }
-  for (int64_t lane = 0; lane < lanes; lane++) {
-    const int64_t k = lane * kDepthPerLane;
-    const S* row = source + (depth_begin + k) * stride + begin;
-    for (int column = 0; column < width; column += kWidth) {
-      const int stored = width - column < kWidth ? width - column : kWidth;
-      const int loaded = k >= depth || count < column ? 0 : count - column;
-      Lanes value;
-      if constexpr (kLane == Lane::pair) {
-        const Lanes low = loaded > 0 ? load_bf16_bits(row + column, loaded) : no_lanes();
-        const Lanes high =
-            k + 1 < depth && loaded > 0 ? load_bf16_bits(row + stride + column, loaded) : no_lanes();
-        value = join_halves(low, high);
-      } else {
-        value = loaded > 0 ? lanes_of<kLane>(load(row + column, loaded)) : no_lanes();
+}
+
+// One lane of a panel from memory in which the columns are contiguous.
+template <Lane kLane, int kColumns, class S>
+SLIPSTREAM_INLINE void pack_lane(const S* row, int64_t stride, int count, int64_t depth, uint32_t* lane) {
+#pragma GCC unroll 4
+  for (int column = 0; column < kColumns; column += kWidth) {
+    const int loaded = depth <= 0 || count < column ? 0 : count - column;
+    Lanes value = no_lanes();
+    if constexpr (kLane == Lane::pair) {
+      if (loaded > 0) value = load_bf16_bits(row + column, loaded);
+      if (loaded > 0 && depth > 1) value = join_halves(value, load_bf16_bits(row + stride + column, loaded));
+    } else {
+      if (loaded > 0) value = lanes_of<kLane>(load(row + column, loaded));
+    }
+    store_lanes(lane + column, value, kColumns - column < kWidth ? kColumns - column : kWidth);
+  }
+}
+
+// From memory in which the columns are contiguous: a few depths at a time over all panels, so that whole
+// lines and pages of the source are used while they are near.
+template <Lane kLane, int kColumns, class S>
+void pack_copying(const S* source, int64_t stride, const Packing& packing) {
+  constexpr int kDepthPerLane = kLane == Lane::pair ? 2 : 1;
+  constexpr int64_t kChunk = 8;
+  for (int64_t chunk = 0; chunk < packing.lanes; chunk += kChunk) {
+    const int64_t chunk_end = chunk + kChunk < packing.lanes ? chunk + kChunk : packing.lanes;
+    for (int64_t begin = packing.begin; begin < packing.end; begin += packing.step) {
+      uint32_t* panel = packing.panel(begin);
+      const int count = packing.count(begin);
+      for (int64_t lane = chunk; lane < chunk_end; lane++) {
+        const int64_t k = lane * kDepthPerLane;
+        const S* row = source + (packing.depth_begin + k) * stride + begin;
+        pack_lane<kLane, kColumns>(row, stride, count, packing.depth - k, panel + lane * kColumns);
       }
-      store_lanes(destination + lane * width + column, value, stored);
     }
   }
 }
 
-// pack_panel of an operand of any float type.
-template <Lane kLane>
-void pack_operand(const MatrixView& view, int64_t begin, int count, int64_t depth_begin, int64_t depth,
-                  int64_t lanes, int width, uint32_t* destination) {
+template <Lane kLane, int kColumns>
+void pack_operand(const MatrixView& view, const Packing& packing) {
   with_type(view.dtype, view.data, [&](const auto* source) {
-    pack_panel<kLane>(source, view.stride, view.depth_contiguous, begin, count, depth_begin, depth, lanes,
-                      width, destination);
+    if (view.depth_contiguous) {
+      pack_transposing<kLane, kColumns>(source, view.stride, packing);
+    } else {
+      pack_copying<kLane, kColumns>(source, view.stride, packing);
+    }
   });
 }
 
-// Packs columns [begin, end) of the right operand, a multiple of 32 but for the last, into consecutive panels
-// of `panel_bytes`.
-SLIPSTREAM_INLINE void pack_right(const MatrixView& view, DType packed, int64_t begin, int64_t end,
-                                  int64_t depth_begin, int64_t depth, int64_t lanes, int64_t panel_bytes,
-                                  char* destination) {
-  for (int64_t column = begin; column < end; column += kPanel, destination += panel_bytes) {
-    const int count = static_cast<int>(end - column < kPanel ? end - column : kPanel);
-    uint32_t* panel = reinterpret_cast<uint32_t*>(destination);
-    if (packed == DType::bf16) {
-      pack_operand<Lane::pair>(view, column, count, depth_begin, depth, lanes, kPanel, panel);
-    } else {
-      pack_operand<Lane::float32>(view, column, count, depth_begin, depth, lanes, kPanel, panel);
-    }
+// Packs columns of the right operand as panels of 32.
+inline void pack_right(const MatrixView& view, DType packed, const Packing& packing) {
+  if (packed == DType::bf16) {
+    pack_operand<Lane::pair, kPanel>(view, packing);
+  } else {
+    pack_operand<Lane::float32, kPanel>(view, packing);
   }
 }
 
