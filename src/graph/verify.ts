@@ -89,7 +89,7 @@ function requireOutput(graph: Graph, value: Value, where: string): void {
 function requireTypes(graph: Graph, node: Node, where: string): void {
   let inferred: readonly TensorType[];
   try {
-    inferred = inferTypes(node.op, node.inputs.map(typeOf), node.attributes, node.scope);
+    inferred = inferTypes(node.op, node.inputs.map(typeOf), node.attributes, node.scope.name);
   } catch (cause) {
     throw new InternalError(`graph ${graph.name}: its operands do not fit`, { where, cause });
   }
@@ -108,7 +108,7 @@ function sameType(a: TensorType, b: TensorType): boolean {
 
 /** `%3 matmul (model.layers.0)`: the number is the one that `printGraph` prints. */
 function describe(node: Node, position: number): string {
-  return `%${position} ${node.op}${node.scope === "" ? "" : ` (${node.scope})`}`;
+  return `%${position} ${node.op}${node.scope.name === "" ? "" : ` (${node.scope.name})`}`;
 }
 
 function fail(graph: Graph, where: string, problem: string, expected?: string, received?: string): never {
