@@ -39,7 +39,8 @@ export function printGraph(graph: Graph): string {
 
 function formatPlace(node: AnyNode): string {
   const recomputed = node.recomputed === undefined ? "" : `recomputed ${node.recomputed}`;
-  const place = [node.scope.name, recomputed].filter((part) => part !== "").join(", ");
+  const phase = node.scope.phase === "backward" ? "backward" : "";
+  const place = [node.scope.name, phase, recomputed].filter((part) => part !== "").join(", ");
   return place === "" ? "" : `  # ${place}`;
 }
 

@@ -27,6 +27,16 @@ SLIPSTREAM_INLINE void binary(float* out, const float* a, const float* b, int64_
   }
 }
 
+// Rounds to T and back: what storing an intermediate value would have done.
+template <class T>
+SLIPSTREAM_INLINE void round_through(float* out, const float* a, int64_t count) {
+  for (int64_t i = 0; i < count; i += Vector::lanes) {
+    T rounded[Vector::lanes];
+    Vector::load(a + i).store(rounded);
+    Vector::load(rounded).store(out + i);
+  }
+}
+
 SLIPSTREAM_INLINE Vector one_where(Mask mask) { return select(mask, Vector(1.0f), Vector(0.0f)); }
 
 // One instruction over `count` elements, a multiple of the lanes.
@@ -103,6 +113,10 @@ inline void evaluate(Opcode opcode, float* out, const float* a, const float* b, 
         select(equal(V::load(a + i), V(0.0f)), V::load(c + i), V::load(b + i)).store(out + i);
       }
       return;
+    case Opcode::round_bf16:
+      return round_through<bf16>(out, a, count);
+    case Opcode::round_f16:
+      return round_through<f16>(out, a, count);
   }
 }
 
@@ -175,7 +189,8 @@ inline void evaluate_block(const KernelCall& call, const MapProgram& program, in
     if (step.opcode == Opcode::constant) continue;
     float* slot = slots + program.values[program.inputs + i].slot;
     float* out = i == last && whole ? floats_to_write(y, start, slot) : slot;
-    const bool two = step.opcode >= Opcode::add, three = step.opcode == Opcode::select;
+    const bool three = step.opcode == Opcode::select;
+    const bool two = step.opcode >= Opcode::add && step.opcode <= Opcode::select;
     evaluate(step.opcode, out, places[step.a], two ? places[step.b] : nullptr,
              three ? places[step.c] : nullptr, steps);
     places[program.inputs + i] = out;

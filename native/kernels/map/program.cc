@@ -14,7 +14,7 @@ constexpr int64_t kManyValues = 5;
 
 int arity(Opcode opcode) {
   if (opcode == Opcode::constant) return 0;
-  if (opcode < Opcode::add) return 1;
+  if (opcode < Opcode::add || opcode > Opcode::select) return 1;
   return opcode < Opcode::select ? 2 : 3;
 }
 

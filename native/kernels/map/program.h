@@ -40,6 +40,8 @@ enum class Opcode : int32_t {
   less_equal,
   equal,
   select,
+  round_bf16,
+  round_f16,
 };
 
 // How an input's elements reach a block of consecutive output elements.

@@ -1,9 +1,8 @@
-import { decode } from "../../base/dtype.ts";
 import { InternalError } from "../../base/errors.ts";
-import { boundShape, elementCount } from "../../base/shape.ts";
-import { type Node, shapeOf, type Value } from "../graph.ts";
+import type { AnyNode, TensorType, Value } from "../graph.ts";
 import type { OpAttributes, OpName } from "../ops.ts";
 import { attentionReferences } from "./references/attention.ts";
+import { truncateToIntegers } from "./references/common.ts";
 import { elementwiseReferences } from "./references/elementwise.ts";
 import { matrixReferences } from "./references/matrix.ts";
 import { movementReferences } from "./references/movement.ts";
@@ -40,23 +39,38 @@ export const referenceRules: { readonly [Op in OpName]: ReferenceRule<Op> } = {
   ...optimizerReferences,
 };
 
-/** The values of a node whose operands are all constants or fills of fixed shape. */
-export function evaluateNode(node: Node, inputs: readonly Value[]): Float64Array[] {
+/**
+ * The results of a node on operands that are constants or fills of fixed shapes, unrounded: what the folding of
+ * constants computes. `inputs` stand in for the node's own operands.
+ * @throws InternalError where an operand is not constant, or a shape is not fixed.
+ */
+export function evaluateNode(node: AnyNode, inputs: readonly Value[]): Float64Array[] {
   const operands = inputs.map((input): ReferenceTensor => {
-    const shape = boundShape(shapeOf(input));
-    const source = input.node;
-    if (source.op === "fill") {
-      const { value } = (source as Node<"fill">).attributes;
-      return { shape, values: new Float64Array(elementCount(shape)).fill(value) };
+    if (input.node.op !== "constant" && input.node.op !== "fill") {
+      throw new InternalError(`${input.node.op} is not a constant operand of ${node.op}`);
     }
-    if (source.op !== "constant") throw new InternalError(`${source.op} is not a constant`);
-    const { data, dtype } = (source as Node<"constant">).attributes;
-    return { shape, values: decode(dtype, data) };
+    const shapes = input.node.outputs.map(fixedShape);
+    return { shape: shapes[0]!, values: applyRule(input.node as AnyNode, [], shapes)[0]! };
   });
+  return applyRule(node, operands, node.outputs.map(fixedShape));
+}
+
+/** Applies the rule of a node's op. */
+export function applyRule(
+  node: AnyNode,
+  inputs: readonly ReferenceTensor[],
+  outputShapes: readonly (readonly number[])[],
+): Float64Array[] {
   const rule = referenceRules[node.op] as ReferenceRule<OpName>;
-  return rule(
-    operands,
-    node.attributes,
-    node.outputs.map((type) => boundShape(type.shape)),
-  );
+  const results = rule(inputs, node.attributes, outputShapes);
+  // Arithmetic on integers gives integers; the other rules see to it themselves.
+  if (node.op !== "elementwise") return results;
+  return results.map((values) => truncateToIntegers(values, node.outputs[0]!.dtype));
+}
+
+function fixedShape({ shape }: TensorType): number[] {
+  return shape.map((dimension) => {
+    if (typeof dimension === "number") return dimension;
+    throw new InternalError(`dimension ${dimension.symbol} of a constant is not fixed`);
+  });
 }

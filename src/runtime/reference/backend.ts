@@ -1,6 +1,6 @@
 import { bytesPerElement, type TensorData, viewOf } from "../../base/dtype.ts";
 import { RunError } from "../../base/errors.ts";
-import { maximumElements, resolveShape, type SymbolValues } from "../../base/shape.ts";
+import { elementCount, maximumElements, resolveShape, type SymbolValues } from "../../base/shape.ts";
 import { type Graph, leavesOf, type Node, type TensorType, typeOf, type Value } from "../../graph/graph.ts";
 import { inPlaceOutputs } from "../../graph/ops.ts";
 import { costOf } from "../../graph/rules/cost.ts";
@@ -36,9 +36,8 @@ function compileReference(graph: Graph): Executable {
     for (const [name, node] of leaves) {
       const data = boundMemory(bindings, name, typeOf({ node, index: 0 }), symbols);
       const shape = resolveShape(node.attributes.shape, symbols);
-      const elements = shape.reduce((product, size) => product * size, 1);
       memory.set(name, data);
-      inputs.set(name, { shape, values: readBinding(data, node.attributes.dtype, elements) });
+      inputs.set(name, { shape, values: readBinding(data, node.attributes.dtype, elementCount(shape)) });
     }
     for (const output of graph.outputs) {
       if (output.target !== undefined) continue;

@@ -1,10 +1,8 @@
-import { type DType, isFloat } from "../../base/dtype.ts";
+import { isFloat } from "../../base/dtype.ts";
 import { InternalError, RunError, ShapeError } from "../../base/errors.ts";
 import { elementCount, resolveShape, type SymbolValues } from "../../base/shape.ts";
 import { type AnyNode, type Graph, typeOf, type Value } from "../../graph/graph.ts";
-import type { OpName } from "../../graph/ops.ts";
-import { type ReferenceRule, type ReferenceTensor, referenceRules } from "../../graph/rules/reference.ts";
-import { truncateToIntegers } from "../../graph/rules/references/common.ts";
+import { applyRule, type ReferenceTensor } from "../../graph/rules/reference.ts";
 
 /** Options of an evaluation. */
 export interface EvaluateOptions {
@@ -37,14 +35,13 @@ export function evaluateNodes(
     }
     const inputs = node.inputs.map((input) => tensorOf(values, input));
     const shapes = node.outputs.map((output) => resolveShape(output.shape, symbols));
-    const rule = referenceRules[node.op] as ReferenceRule<OpName>;
-    const results = rule(inputs, node.attributes, shapes);
+    const results = applyRule(node, inputs, shapes);
     const tensors = shapes.map((shape, index) => {
       const result = results[index];
       if (result === undefined || result.length !== elementCount(shape)) {
         throw new InternalError(`the reference of ${node.op} gives ${result?.length} values for [${shape}]`);
       }
-      return { shape, values: stored(node, result, node.outputs[index]!.dtype) };
+      return { shape, values: result };
     });
     if (options.checkFinite === true) checkFinite(node, tensors);
     values.set(node, tensors);
@@ -70,11 +67,6 @@ export function evaluate(
 ): Map<string, ReferenceTensor> {
   const values = evaluateNodes(graph, leaves, symbols);
   return new Map(graph.outputs.map((output) => [output.name, tensorOf(values, output.value)]));
-}
-
-/** Arithmetic on integers gives integers; other rules make theirs themselves. */
-function stored(node: AnyNode, values: Float64Array, dtype: DType): Float64Array {
-  return node.op === "elementwise" ? truncateToIntegers(values, dtype) : values;
 }
 
 function leafValue(

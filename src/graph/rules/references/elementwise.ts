@@ -1,15 +1,11 @@
 import { roundTo } from "../../../base/dtype.ts";
-import type { ElementwiseOperation, Expression, RoundingOperation } from "../../expression.ts";
+import { elementCount } from "../../../base/shape.ts";
+import type { ElementwiseOperation, Expression } from "../../expression.ts";
 import type { ReferenceRule, ReferenceTensor } from "../reference.ts";
 import { broadcastTo, truncateToIntegers } from "./common.ts";
 import { elementwiseFunctions } from "./mathematics.ts";
 
-function applyOperation(
-  operation: ElementwiseOperation | RoundingOperation,
-  operands: readonly Float64Array[],
-): Float64Array {
-  if (operation === "round_bf16") return operands[0]!.map((value) => roundTo("bf16", value));
-  if (operation === "round_f16") return operands[0]!.map((value) => roundTo("f16", value));
+function applyOperation(operation: ElementwiseOperation, operands: readonly Float64Array[]): Float64Array {
   const compute = elementwiseFunctions[operation];
   const a = operands[0]!;
   const b = operands[1] ?? a;
@@ -25,16 +21,20 @@ function evaluateExpression(
   shape: readonly number[],
 ): Float64Array {
   const values = inputs.map((input) => broadcastTo(input, shape));
-  const elements = shape.reduce((product, size) => product * size, 1);
   for (const instruction of expression.instructions) {
     if (instruction.operation === "constant") {
-      values.push(new Float64Array(elements).fill(instruction.value));
+      values.push(new Float64Array(elementCount(shape)).fill(instruction.value));
+      continue;
+    }
+    const operands = instruction.operands.map((operand) => values[operand]!);
+    if (instruction.operation === "round_bf16" || instruction.operation === "round_f16") {
+      const dtype = instruction.operation === "round_bf16" ? "bf16" : "f16";
+      values.push(operands[0]!.map((value) => roundTo(dtype, value)));
     } else {
-      const operands = instruction.operands.map((operand) => values[operand]!);
       values.push(applyOperation(instruction.operation, operands));
     }
   }
-  return values.at(-1)!;
+  return expression.instructions.length === 0 ? values[0]! : values.at(-1)!;
 }
 
 /** Meaning of the elementwise ops. */
