@@ -92,11 +92,23 @@ function listUnits(): Unit[] {
   return units;
 }
 
-/** The texts of a source and of every header of `native/`: coarse, and never stale. */
-function headersDigest(): string {
-  const hash = createHash("sha256");
-  for (const header of globSync("native/**/*.h", { cwd: root }).sort()) {
-    hash.update(header).update(readFileSync(join(root, header)));
+/**
+ * A digest of everything that went into an object: compiler, flags, and the texts of the source and of the
+ * headers that the compiler said it read. Undefined where the object has not been compiled yet.
+ */
+function digestOf(unit: Unit, compiler: { command: string; version: string }): string | undefined {
+  const dependencies = `${unit.object}.d`;
+  if (!existsSync(dependencies)) return undefined;
+  const files = readFileSync(dependencies, "utf8")
+    .replace(/^[^:]*:/, "")
+    .replaceAll("\\\n", " ")
+    .trim()
+    .split(/\s+/);
+  const hash = createHash("sha256").update(JSON.stringify([compiler, unit.flags]));
+  for (const file of files) {
+    if (!file.startsWith(root)) continue;
+    if (!existsSync(file)) return undefined;
+    hash.update(relative(root, file)).update(readFileSync(file));
   }
   return hash.digest("hex");
 }
@@ -122,36 +134,34 @@ function run(command: string, parameters: readonly string[]): Promise<void> {
 /** Builds what is out of date and returns the path of the addon. */
 export async function buildNative(log: (line: string) => void = console.log): Promise<string> {
   const compiler = findCompiler();
-  const headers = headersDigest();
   mkdirSync(join(buildFolder, "objects"), { recursive: true });
-  const stale: Unit[] = [];
-  const digests: string[] = [];
   const units = listUnits();
-  const digestOf = new Map<Unit, string>();
-  for (const unit of units) {
-    const digest = createHash("sha256")
-      .update(JSON.stringify([compiler, unit.flags, headers]))
-      .update(readFileSync(join(root, unit.source)))
-      .digest("hex");
-    digests.push(digest);
-    digestOf.set(unit, digest);
-    const recorded = `${unit.object}.digest`;
-    if (!existsSync(unit.object) || !existsSync(recorded) || readFileSync(recorded, "utf8") !== digest) {
-      stale.push(unit);
-    }
-  }
-  const linkDigest = createHash("sha256").update(digests.join()).digest("hex");
+  const recorded = (path: string): string => (existsSync(path) ? readFileSync(path, "utf8") : "");
+  const stale = units.filter((unit) => {
+    const digest = digestOf(unit, compiler);
+    return digest === undefined || !existsSync(unit.object) || recorded(`${unit.object}.digest`) !== digest;
+  });
   const linkRecord = `${addonPath}.digest`;
-  if (stale.length === 0 && existsSync(addonPath) && existsSync(linkRecord)) {
-    if (readFileSync(linkRecord, "utf8") === linkDigest) return addonPath;
-  }
+  const linkDigest = (): string => {
+    const digests = units.map((unit) => recorded(`${unit.object}.digest`));
+    return createHash("sha256").update(digests.join()).digest("hex");
+  };
+  if (stale.length === 0 && existsSync(addonPath) && recorded(linkRecord) === linkDigest()) return addonPath;
   const started = performance.now();
   if (stale.length > 0) log(`compiling ${stale.length} native files with ${compiler.version}`);
   const queue = [...stale];
   const worker = async () => {
     for (let unit = queue.shift(); unit !== undefined; unit = queue.shift()) {
-      await run(compiler.command, [...unit.flags, "-c", "-o", unit.object, join(root, unit.source)]);
-      writeFileSync(`${unit.object}.digest`, digestOf.get(unit) ?? "");
+      const dependencies = ["-MMD", "-MF", `${unit.object}.d`];
+      await run(compiler.command, [
+        ...unit.flags,
+        ...dependencies,
+        "-c",
+        "-o",
+        unit.object,
+        join(root, unit.source),
+      ]);
+      writeFileSync(`${unit.object}.digest`, digestOf(unit, compiler) ?? "");
     }
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
@@ -166,7 +176,7 @@ export async function buildNative(log: (line: string) => void = console.log): Pr
     temporary,
   ]);
   renameSync(temporary, addonPath);
-  writeFileSync(linkRecord, linkDigest);
+  writeFileSync(linkRecord, linkDigest());
   log(`built ${relative(root, addonPath)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
   return addonPath;
 }
