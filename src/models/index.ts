@@ -1,0 +1,15 @@
+export { type PackedBatch, packSequences } from "./batch.ts";
+export { familyOf, modelFamilies } from "./families.ts";
+export type { ConfigJson, LanguageModel, ModelFacts, ModelFamily } from "./family.ts";
+export { CachedDecoder, type GenerateOptions, generate } from "./generate.ts";
+export {
+  type LoadOptions,
+  loadModelWith,
+  type Precision,
+  readModelConfig,
+  readWeights,
+  weightBytes,
+} from "./load.ts";
+export { Model, type ModelParts, packedLeaves, projectLogits } from "./model.ts";
+export { greedy, Sampler, type SamplingOptions } from "./sampling.ts";
+export { saveModelFolder } from "./save.ts";
