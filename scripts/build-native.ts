@@ -43,7 +43,7 @@ const commonFlags = [
   "-Wextra",
   "-Werror",
   "-DNAPI_VERSION=9",
-  `-I${join(root, "native")}`,
+  "-Inative",
   `-I${nodeHeaders}`,
 ];
 
@@ -104,11 +104,13 @@ function digestOf(unit: Unit, compiler: { command: string; version: string }): s
     .replaceAll("\\\n", " ")
     .trim()
     .split(/\s+/);
-  const hash = createHash("sha256").update(JSON.stringify([compiler, unit.flags]));
+  const hash = createHash("sha256").update(
+    JSON.stringify([compiler, unit.flags.filter((flag) => !flag.endsWith(nodeHeaders))]),
+  );
   for (const file of files) {
-    if (!file.startsWith(root)) continue;
-    if (!existsSync(file)) return undefined;
-    hash.update(relative(root, file)).update(readFileSync(file));
+    if (!file.startsWith("native/")) continue;
+    if (!existsSync(join(root, file))) return undefined;
+    hash.update(file).update(readFileSync(join(root, file)));
   }
   return hash.digest("hex");
 }
@@ -123,7 +125,7 @@ function run(command: string, parameters: readonly string[]): Promise<void> {
     child.on("close", (code) => {
       if (code === 0) return resolve();
       reject(
-        new RunError("compile_failed", `${command} failed on ${relative(root, parameters.at(-1) ?? "")}`, {
+        new RunError("compile_failed", `${command} failed on ${parameters.at(-1) ?? ""}`, {
           received: output.slice(0, 8000),
         }),
       );
@@ -153,14 +155,7 @@ export async function buildNative(log: (line: string) => void = console.log): Pr
   const worker = async () => {
     for (let unit = queue.shift(); unit !== undefined; unit = queue.shift()) {
       const dependencies = ["-MMD", "-MF", `${unit.object}.d`];
-      await run(compiler.command, [
-        ...unit.flags,
-        ...dependencies,
-        "-c",
-        "-o",
-        unit.object,
-        join(root, unit.source),
-      ]);
+      await run(compiler.command, [...unit.flags, ...dependencies, "-c", "-o", unit.object, unit.source]);
       writeFileSync(`${unit.object}.digest`, digestOf(unit, compiler) ?? "");
     }
   };
