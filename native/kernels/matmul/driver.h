@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t kRowBlock = 512;
 constexpr int64_t kColumnBlock = 512;
+constexpr int64_t kMostRows = kRowBlock + 32;  // a row block is rounded up to whole strips
 
 SLIPSTREAM_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 SLIPSTREAM_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -20,11 +21,11 @@ SLIPSTREAM_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_divide(a,
 struct BlockScratch {
   char* strips;
   char* panels;
-  float* sums;  // [kRowBlock][kColumnBlock]
+  float* sums;  // [kMostRows][kColumnBlock]
 };
-constexpr int64_t kStripBytes = (kRowBlock + 32) * 512 * 2 + kRowBlock * 64;
+constexpr int64_t kStripBytes = kMostRows * 512 * 2 + kRowBlock * 64;
 constexpr int64_t kPanelBytes = kColumnBlock * 512 * 2;
-constexpr int64_t kSumBytes = kRowBlock * kColumnBlock * 4;
+constexpr int64_t kSumBytes = kMostRows * kColumnBlock * 4;
 // Blocks are a little apart from a power of two, so that they do not compete for the same cache sets.
 constexpr int64_t kScratchGap = 1088;
 constexpr int64_t kBlockScratchBytes = kStripBytes + kPanelBytes + kSumBytes + 2 * kScratchGap;
@@ -93,7 +94,7 @@ struct Grid {
 // its operands (about eight multiply-adds an element and depth).
 SLIPSTREAM_INLINE Grid plan_grid(int64_t batch, int64_t rows, int64_t columns, int64_t strip_rows,
                                  int64_t panel_weight, int threads) {
-  const int64_t row_limit = kRowBlock / strip_rows * strip_rows;
+  const int64_t row_limit = round_up(kRowBlock, strip_rows);
   const int64_t least_rows = ceil_divide(rows, row_limit), least_columns = ceil_divide(columns, kColumnBlock);
   Grid best{};
   int64_t best_cost = -1;
