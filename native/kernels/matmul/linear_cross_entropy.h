@@ -59,7 +59,7 @@ struct LinearCrossEntropy {
   }
 };
 
-// Calls consume(block of logits with rows of kColumnBlock, first row, rows, first column, columns) for the
+// Calls consume(block of logits with rows of kSumStride, first row, rows, first column, columns) for the
 // blocks of the chunk's logits in the vocabulary range [v0, v1), v0 a multiple of kColumnBlock.
 template <class Micro, class Consume>
 void for_logit_blocks(ThreadPool& threads, const LinearCrossEntropy& work, int64_t v0, int64_t v1,
@@ -103,7 +103,7 @@ void compute_losses(ThreadPool& threads, const LinearCrossEntropy& work, bool ke
   for (int64_t t = 0; t < work.count; t++) work.target_logits[t] = std::numeric_limits<float>::quiet_NaN();
   for_logit_blocks<Micro>(threads, work, 0, work.vocabulary,
                           [&](float* block, int64_t row, int64_t rows, int64_t column, int64_t columns) {
-                            for (int64_t i = 0; i < rows; i++, block += kColumnBlock) {
+                            for (int64_t i = 0; i < rows; i++, block += kSumStride) {
                               const int64_t t = row + i;
                               const int64_t target = work.targets[work.begin + t];
                               if (target >= column && target < column + columns)
@@ -160,7 +160,7 @@ void compute_d_logits(ThreadPool& threads, const LinearCrossEntropy& work, int64
   if (!kept) {
     for_logit_blocks<Micro>(threads, work, v0, v1,
                             [&](float* block, int64_t row, int64_t rows, int64_t column, int64_t columns) {
-                              for (int64_t t = row; t < row + rows; t++, block += kColumnBlock) {
+                              for (int64_t t = row; t < row + rows; t++, block += kSumStride) {
                                 float* d_logits = work.buffer + t * work.buffer_columns + column - v0;
                                 differentiate_row(work, t, block, column, columns, d_logits);
                               }
