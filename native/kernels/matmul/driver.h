@@ -10,6 +10,8 @@ namespace {
 
 constexpr int64_t kRowBlock = 512;
 constexpr int64_t kColumnBlock = 512;
+constexpr int64_t kSumStride = kColumnBlock + 16;  // not a power of two: rows lie in different cache sets
+constexpr int64_t kMostRows = kRowBlock + 32;      // a row block is rounded up to whole strips
 
 SLIPSTREAM_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 SLIPSTREAM_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -20,11 +22,11 @@ SLIPSTREAM_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_divide(a,
 struct BlockScratch {
   char* strips;
   char* panels;
-  float* sums;  // [kRowBlock][kColumnBlock]
+  float* sums;  // [kMostRows][kSumStride]
 };
-constexpr int64_t kStripBytes = (kRowBlock + 32) * 512 * 2 + kRowBlock * 64;
+constexpr int64_t kStripBytes = kMostRows * 512 * 2 + kRowBlock * 64;
 constexpr int64_t kPanelBytes = kColumnBlock * 512 * 2;
-constexpr int64_t kSumBytes = kRowBlock * kColumnBlock * 4;
+constexpr int64_t kSumBytes = kMostRows * kSumStride * 4;
 // Blocks are a little apart from a power of two, so that they do not compete for the same cache sets.
 constexpr int64_t kScratchGap = 1088;
 constexpr int64_t kBlockScratchBytes = kStripBytes + kPanelBytes + kSumBytes + 2 * kScratchGap;
@@ -37,7 +39,7 @@ SLIPSTREAM_INLINE BlockScratch block_scratch(void* memory) {
 
 // Computes the block rows [m0, m1) x columns [n0, n1) of a product (at most kRowBlock x kColumnBlock, n0 a
 // multiple of 32) and calls finish(sums, stride, row, rows, column, columns) for its tiles. `keep`: the whole
-// block stays in scratch.sums, with rows of kColumnBlock.
+// block stays in scratch.sums, with rows of kSumStride.
 template <class Micro, class Finish>
 void multiply_block(const Product& product, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
                     const BlockScratch& scratch, bool keep, const Finish& finish) {
@@ -73,8 +75,8 @@ void multiply_block(const Product& product, int64_t m0, int64_t m1, int64_t n0, 
       const int columns = static_cast<int>(smaller(kPanel, n1 - column));
       for (int64_t row = 0, strip = 0; row < rows; row += strip_rows, strip++) {
         const int count = static_cast<int>(smaller(strip_rows, rows - row));
-        float* sums = in_block ? scratch.sums + row * kColumnBlock + column - n0 : scratch.sums;
-        const int64_t stride = in_block ? kColumnBlock : kPanel;
+        float* sums = in_block ? scratch.sums + row * kSumStride + column - n0 : scratch.sums;
+        const int64_t stride = in_block ? kSumStride : kPanel;
         Micro::tile(count, scratch.strips + strip * strip_bytes, panels, length, sums, stride, k == 0);
         if (last) finish(sums, stride, m0 + row, count, column, columns);
       }
@@ -93,7 +95,7 @@ struct Grid {
 // its operands (about eight multiply-adds an element and depth).
 SLIPSTREAM_INLINE Grid plan_grid(int64_t batch, int64_t rows, int64_t columns, int64_t strip_rows,
                                  int64_t panel_weight, int threads) {
-  const int64_t row_limit = kRowBlock / strip_rows * strip_rows;
+  const int64_t row_limit = round_up(kRowBlock, strip_rows);
   const int64_t least_rows = ceil_divide(rows, row_limit), least_columns = ceil_divide(columns, kColumnBlock);
   Grid best{};
   int64_t best_cost = -1;

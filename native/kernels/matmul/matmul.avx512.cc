@@ -1,5 +1,5 @@
 #include "kernels/matmul/matmul.h"
-
+#include "kernels/matmul/linear_cross_entropy.h"
 #include "kernels/matmul/measure.h"
 
 namespace slipstream {
@@ -7,6 +7,8 @@ namespace slipstream {
 SLIPSTREAM_KERNEL("matmul", Isa::avx512, matmul);
 SLIPSTREAM_KERNEL("pack_matrix", Isa::avx512, pack_matrix);
 SLIPSTREAM_KERNEL("matmul_packed", Isa::avx512, matmul_packed);
+SLIPSTREAM_KERNEL("linear_cross_entropy", Isa::avx512, linear_cross_entropy);
+SLIPSTREAM_KERNEL("linear_cross_entropy_gradient", Isa::avx512, linear_cross_entropy_gradient);
 SLIPSTREAM_KERNEL("measure_peak", Isa::avx512, measure_peak);
 SLIPSTREAM_KERNEL("measure_bandwidth", Isa::avx512, measure_bandwidth);
 

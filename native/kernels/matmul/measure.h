@@ -27,6 +27,19 @@ SLIPSTREAM_INLINE float run_chains(int64_t iterations, const Step& step) {
   return total;
 }
 
+#if defined(SLIPSTREAM_TILES)
+inline void run_tiles(int64_t iterations) {
+  tile_configure_full();
+  for (int64_t i = 0; i < iterations; i++) {
+    tile_dot_bf16<0, 4, 6>();
+    tile_dot_bf16<1, 4, 7>();
+    tile_dot_bf16<2, 5, 6>();
+    tile_dot_bf16<3, 5, 7>();
+  }
+  tile_release();
+}
+#endif
+
 // Attributes: kind (0 float32 multiply-adds, 1 bf16 products), iterations. Output: f32 [1], the
 // floating-point operations done by all threads together.
 void measure_peak(const KernelCall& call) {
@@ -36,7 +49,9 @@ void measure_peak(const KernelCall& call) {
   volatile float sink = 0;
   call.threads.run([&](int) {
     const Wide a = wide_splat(0.999f), b = wide_splat(0.001f);
-#if defined(__AVX512BF16__)
+#if defined(SLIPSTREAM_TILES)
+    if (pairs) return run_tiles(iterations);
+#elif defined(__AVX512BF16__)
     if (pairs) {
       const __m512bh x = _mm512_cvtne2ps_pbh(a, b);
       sink = run_chains(iterations, [&](Wide sum) { return _mm512_dpbf16_ps(sum, x, x); });
@@ -45,7 +60,9 @@ void measure_peak(const KernelCall& call) {
 #endif
     sink = run_chains(iterations, [&](Wide sum) { return wide_multiply_add(sum, a, b); });
   });
-#if defined(__AVX512BF16__)
+#if defined(SLIPSTREAM_TILES)
+  if (pairs) operations = 4.0 * 16 * 16 * 32 * 2 * static_cast<double>(iterations) * call.threads.size();
+#elif defined(__AVX512BF16__)
   if (pairs) operations *= 2;
 #else
   static_cast<void>(pairs);

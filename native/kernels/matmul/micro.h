@@ -6,6 +6,11 @@
 
 #include "kernels/matmul/pack.h"
 
+#if defined(__AMX_BF16__) || defined(SLIPSTREAM_AMX_EMULATED)
+#define SLIPSTREAM_TILES
+#include "kernels/matmul/tile.h"
+#endif
+
 namespace slipstream {
 namespace {
 
@@ -228,13 +233,13 @@ struct PairMicro : RegisterMicro<PairTile> {
 };
 #endif
 
-#if !defined(SLIPSTREAM_TILES)
-#if defined(__AVX512BF16__)
+#if defined(SLIPSTREAM_TILES)
+using Bf16Micro = TileMicro;
+#elif defined(__AVX512BF16__)
 using Bf16Micro = PairMicro;
 #else
 // Without an instruction for it, products of bf16 are float32 products of numbers that are exact in bf16.
 using Bf16Micro = MixedMicro;
-#endif
 #endif
 
 }  // namespace
