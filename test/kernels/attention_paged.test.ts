@@ -190,9 +190,8 @@ function reference(options: PagedCase, q: TestTensor, k: TestTensor, v: TestTens
     );
     const part = (values: TestTensor) =>
       valuesOf(values).subarray(firstToken * groups * size, (firstToken + context) * groups * size);
-    rows.push(
-      ...attentionReference(dense, padded, part(k), part(v)).out.subarray((context - queries) * heads * size),
-    );
+    const { out } = attentionReference(dense, padded, part(k), part(v), context - queries);
+    rows.push(...out.subarray((context - queries) * heads * size));
     firstToken += context;
     firstQuery += queries;
   }
@@ -233,7 +232,7 @@ describe.each(isas)("paged_attention on %s", (isa) => {
       const [first, ...others] = [1, 2, 3].map((threads) =>
         bytesOf(run(options, given.inputs, isa, threads)),
       );
-      for (const other of others) expect(other).toEqual(first);
+      for (const other of others) expect(Buffer.compare(other, first!)).toBe(0);
       // The first sequence on its own.
       const [q, k, v, , , tables] = given.inputs as [
         TestTensor,
@@ -256,7 +255,7 @@ describe.each(isas)("paged_attention on %s", (isa) => {
         ],
         isa,
       );
-      expect(bytesOf(alone)).toEqual(first!.slice(0, rowBytes));
+      expect(Buffer.compare(bytesOf(alone), first!.subarray(0, rowBytes))).toBe(0);
     }
   });
 });
