@@ -31,6 +31,7 @@ function eachRow(
     weights: Numbers;
     logsumexp: number;
   }) => void,
+  firstQuery = 0,
 ): void {
   const { offsets, heads, groups, size, scale } = options;
   for (let sequence = 0; sequence + 1 < offsets.length; sequence++) {
@@ -38,7 +39,7 @@ function eachRow(
     const length = offsets[sequence + 1]! - start;
     for (let head = 0; head < heads; head++) {
       const group = Math.floor((head * groups) / heads);
-      for (let query = 0; query < length; query++) {
+      for (let query = firstQuery; query < length; query++) {
         const weights = new Float64Array(length);
         let top = -Infinity;
         for (let key = 0; key < length; key++) {
@@ -59,18 +60,19 @@ function eachRow(
   }
 }
 
-/** out [T, H, D] and logsumexp [H, T]. */
+/** out [T, H, D] and logsumexp [H, T]; zeros for the queries of each sequence before `firstQuery`. */
 export function attentionReference(
   options: AttentionCase,
   q: Numbers,
   k: Numbers,
   v: Numbers,
+  firstQuery = 0,
 ): { out: Numbers; logsumexp: Numbers } {
   const { heads, groups, size, offsets } = options;
   const tokens = offsets.at(-1)!;
   const out = new Float64Array(q.length);
   const logsumexps = new Float64Array(heads * tokens);
-  eachRow(options, q, k, ({ start, query, head, group, weights, logsumexp }) => {
+  const visit: Parameters<typeof eachRow>[3] = ({ start, query, head, group, weights, logsumexp }) => {
     logsumexps[head * tokens + start + query] = logsumexp;
     for (let d = 0; d < size; d++) {
       let sum = 0;
@@ -79,7 +81,8 @@ export function attentionReference(
       }
       out[((start + query) * heads + head) * size + d] = sum;
     }
-  });
+  };
+  eachRow(options, q, k, visit, firstQuery);
   return { out, logsumexp: logsumexps };
 }
 

@@ -2,6 +2,7 @@
 #include "kernels/attention/backward.h"
 #include "kernels/attention/bf16_engine.h"
 #include "kernels/attention/forward.h"
+#include "kernels/attention/paged.h"
 
 namespace slipstream {
 
@@ -23,9 +24,19 @@ void attention_gradient_avx512bf16(const KernelCall& call) {
   }
 }
 
+void paged_attention_avx512bf16(const KernelCall& call) {
+  const Tensor* inputs = call.inputs;
+  if (inputs[0].dtype == DType::bf16 && inputs[1].dtype == DType::bf16 && inputs[2].dtype == DType::bf16) {
+    paged_attention<Bf16Engine>(call);
+  } else {
+    paged_attention_avx512(call);
+  }
+}
+
 }  // namespace
 
 SLIPSTREAM_KERNEL("attention", Isa::avx512bf16, attention_avx512bf16);
 SLIPSTREAM_KERNEL("attention_gradient", Isa::avx512bf16, attention_gradient_avx512bf16);
+SLIPSTREAM_KERNEL("paged_attention", Isa::avx512bf16, paged_attention_avx512bf16);
 
 }  // namespace slipstream

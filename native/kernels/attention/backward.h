@@ -247,9 +247,11 @@ void attention_gradient(const KernelCall& call) {
     });
     run(blocks, finish);
   };
-  for_each_unit(
-      call.threads, problem.units(), group_heads, [&](int64_t unit) { return problem.visibility(unit); },
-      whole, shared);
+  const auto load_of = [&](int64_t unit) {
+    const Visibility visibility = problem.visibility(unit);
+    return UnitLoad{visibility.pairs(visibility.keys), block_count(visibility.keys) * group_heads};
+  };
+  for_each_unit(call.threads, problem.units(), load_of, whole, shared);
 }
 
 }  // namespace

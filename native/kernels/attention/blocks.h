@@ -33,24 +33,29 @@ SLIPSTREAM_INLINE void narrow_row(const float* row, int64_t size, Vector factor,
   if (d < size) (Vector::load(row + d, size - d) * factor).store(elements + d, size - d);
 }
 
-// Copies rows [first, first + count), padded with zeros to a multiple of 32 rows and to the pitch.
+// Row `index` in the element type of `row`, zero from the head size up to the pitch. bf16 comes from bf16.
+template <class Element>
+SLIPSTREAM_INLINE void copy_row(const Rows& source, int64_t index, int64_t size, int64_t pitch,
+                                Element* row) {
+  constexpr bool kBf16 = sizeof(Element) == 2;
+  const uint8_t* from = source.row(index);
+  if (kBf16 || source.dtype == DType::f32) {
+    std::memcpy(row, from, size * sizeof(Element));
+  } else if constexpr (!kBf16) {
+    if (source.dtype == DType::bf16) {
+      widen_row<bf16>(from, size, row);
+    } else {
+      widen_row<f16>(from, size, row);
+    }
+  }
+  if (size < pitch) std::memset(row + size, 0, (pitch - size) * sizeof(Element));
+}
+
+// Rows [first, first + count), padded with zeros to a multiple of 32 rows.
 template <class Element>
 void copy_rows(const Rows& source, int64_t first, int64_t count, int64_t size, int64_t pitch, Element* rows) {
-  constexpr bool kBf16 = sizeof(Element) == 2;
-  for (int64_t i = 0; i < count; i++, rows += pitch) {
-    const uint8_t* row = source.row(first + i);
-    if (kBf16 || source.dtype == DType::f32) {
-      std::memcpy(rows, row, size * sizeof(Element));
-    } else if constexpr (!kBf16) {
-      if (source.dtype == DType::bf16) {
-        widen_row<bf16>(row, size, rows);
-      } else {
-        widen_row<f16>(row, size, rows);
-      }
-    }
-    if (size < pitch) std::memset(rows + size, 0, (pitch - size) * sizeof(Element));
-  }
-  std::memset(rows, 0, (round_up(count, 32) - count) * pitch * sizeof(Element));
+  for (int64_t i = 0; i < count; i++) copy_row(source, first + i, size, pitch, rows + i * pitch);
+  std::memset(rows + count * pitch, 0, (round_up(count, 32) - count) * pitch * sizeof(Element));
 }
 
 // rows -> grouped; returns where the grouped block is.

@@ -153,70 +153,99 @@ void forward_block(const Visibility& visibility, const Rows& queries, const Rows
   store_transposed(scratch.output, scratch.rescale, count, size, output, first);
 }
 
+// What one unit attends to, and how many queries it has: the last ones of its keys.
+struct ForwardUnit {
+  Visibility visibility;
+  Rows keys, values;
+  int64_t queries = 0;
+};
+struct ForwardHead {
+  Rows queries, output;
+  float* logsumexp = nullptr;
+};
+
+// Attention of all units: unit_of(unit) is a ForwardUnit, head_of(unit, head of the group) a ForwardHead.
+// Units without queries are passed over; `longest` is the most keys of any unit.
+template <class Engine, class UnitOf, class HeadOf>
+void forward_units(ThreadPool& threads, int64_t units, int64_t group_heads, int64_t longest, float scale,
+                   int64_t size, const UnitOf& unit_of, const HeadOf& head_of) {
+  const int64_t pitch = round_up(size, Engine::kPitchMultiple);
+  using Packed = PackedUnit<Engine>;
+  using Scratch = ForwardScratch<Engine>;
+  Pieces unit_size{nullptr}, task_size{nullptr};
+  Packed(unit_size, longest, pitch);
+  Scratch(task_size, pitch);
+
+  // Key blocks before the first one that any query sees are not packed.
+  const auto first_block = [](const ForwardUnit& unit) {
+    return unit.visibility.begin(unit.visibility.keys - unit.queries) / kAttentionBlock;
+  };
+  const auto pack = [&](const ForwardUnit& unit, int64_t, int64_t block, const Packed& packed,
+                        const Scratch& scratch) {
+    pack_forward_block<Engine>(unit.keys, unit.values, first_block(unit) + block, unit.visibility.keys, size,
+                               pitch, packed, scratch);
+  };
+  // The last query blocks first: they are the longest where attention is causal.
+  const auto compute = [&](const ForwardUnit& unit, int64_t index, int64_t task, const Packed& packed,
+                           const Scratch& scratch) {
+    const ForwardHead head = head_of(index, task % group_heads);
+    const int64_t first = (block_count(unit.queries) - 1 - task / group_heads) * kAttentionBlock;
+    forward_block<Engine>(unit.visibility, head.queries, head.output, head.logsumexp, first,
+                          smaller(kAttentionBlock, unit.queries - first), unit.visibility.keys - unit.queries,
+                          scale, size, pitch, packed, scratch);
+  };
+  const auto whole = [&](int64_t index, int thread) {
+    [[maybe_unused]] const typename Engine::Session session;
+    Pieces pieces{static_cast<uint8_t*>(threads.scratch(thread, unit_size.used + task_size.used))};
+    const Packed packed(pieces, longest, pitch);
+    const Scratch scratch(pieces, pitch);
+    const ForwardUnit unit = unit_of(index);
+    const int64_t blocks = block_count(unit.visibility.keys) - first_block(unit);
+    const int64_t tasks = block_count(unit.queries) * group_heads;
+    for (int64_t block = 0; block < blocks; block++) pack(unit, index, block, packed, scratch);
+    for (int64_t task = 0; task < tasks; task++) compute(unit, index, task, packed, scratch);
+  };
+  const auto shared = [&](int64_t index) {
+    Pieces shared_pieces{static_cast<uint8_t*>(threads.scratch(0, unit_size.used + task_size.used))};
+    const Packed packed(shared_pieces, longest, pitch);
+    const ForwardUnit unit = unit_of(index);
+    const auto run = [&](int64_t tasks, const auto& body) {
+      threads.parallel_tasks(tasks, [&](int64_t task, int thread) {
+        [[maybe_unused]] const typename Engine::Session session;
+        Pieces pieces{thread == 0 ? shared_pieces.base + shared_pieces.used
+                                  : static_cast<uint8_t*>(threads.scratch(thread, task_size.used))};
+        body(unit, index, task, packed, Scratch(pieces, pitch));
+      });
+    };
+    run(block_count(unit.visibility.keys) - first_block(unit), pack);
+    run(block_count(unit.queries) * group_heads, compute);
+  };
+  const auto load_of = [&](int64_t index) {
+    const ForwardUnit unit = unit_of(index);
+    return UnitLoad{unit.visibility.pairs(unit.queries), block_count(unit.queries) * group_heads};
+  };
+  for_each_unit(threads, units, load_of, whole, shared);
+}
+
 template <class Engine>
 void attention(const KernelCall& call) {
   const Tensor &q = call.inputs[0], &k = call.inputs[1], &v = call.inputs[2], &out = call.outputs[0];
   const Problem problem = read_problem(call, q, k, call.inputs[3]);
-  float* logsumexp = call.output_count > 1 ? call.outputs[1].as<float>() : nullptr;
-  const int64_t size = problem.size, pitch = round_up(size, Engine::kPitchMultiple);
-  const int64_t longest = problem.longest();
-  const auto scratch_of = [&](uint8_t* base, bool with_unit, auto&& use) {
-    Pieces pieces{base};
-    const PackedUnit<Engine> unit(pieces, with_unit ? longest : 0, pitch);
-    const ForwardScratch<Engine> scratch(pieces, pitch);
-    use(unit, scratch, pieces.used);
-  };
-  const auto pack = [&](int64_t index, int64_t block, const PackedUnit<Engine>& unit,
-                        const ForwardScratch<Engine>& scratch) {
-    const int64_t token = problem.first_token(index), group = index % problem.groups;
-    pack_forward_block<Engine>(head_rows(k, token, group), head_rows(v, token, group), block,
-                               problem.visibility(index).keys, size, pitch, unit, scratch);
-  };
-  // Heads of the group in order, the long last blocks of causal queries first.
-  const auto compute = [&](int64_t index, int64_t task, const PackedUnit<Engine>& unit,
-                           const ForwardScratch<Engine>& scratch) {
-    const Visibility visibility = problem.visibility(index);
-    const int64_t blocks = block_count(visibility.keys), token = problem.first_token(index);
-    const int64_t head = index % problem.groups * problem.group_heads() + task % problem.group_heads();
-    const int64_t first = (blocks - 1 - task / problem.group_heads()) * kAttentionBlock;
-    forward_block<Engine>(visibility, head_rows(q, token, head), head_rows(out, token, head),
-                          logsumexp == nullptr ? nullptr : logsumexp + head * problem.tokens + token, first,
-                          smaller(kAttentionBlock, visibility.keys - first), 0, problem.scale, size, pitch,
-                          unit, scratch);
-  };
-  int64_t unit_bytes = 0, task_bytes = 0;
-  scratch_of(nullptr, true, [&](auto&, auto&, int64_t bytes) { unit_bytes = bytes; });
-  scratch_of(nullptr, false, [&](auto&, auto&, int64_t bytes) { task_bytes = bytes; });
-
-  const auto whole = [&](int64_t index, int thread) {
-    [[maybe_unused]] const typename Engine::Session session;
-    auto* base = static_cast<uint8_t*>(call.threads.scratch(thread, unit_bytes));
-    scratch_of(base, true, [&](auto& unit, auto& scratch, int64_t) {
-      const int64_t blocks = block_count(problem.visibility(index).keys);
-      for (int64_t block = 0; block < blocks; block++) pack(index, block, unit, scratch);
-      for (int64_t task = 0; task < blocks * problem.group_heads(); task++)
-        compute(index, task, unit, scratch);
-    });
-  };
-  const auto shared = [&](int64_t index) {
-    auto* shared_base = static_cast<uint8_t*>(call.threads.scratch(0, unit_bytes));
-    Pieces shared_pieces{shared_base};
-    const PackedUnit<Engine> unit(shared_pieces, longest, pitch);
-    const auto run = [&](int64_t tasks, const auto& body) {
-      call.threads.parallel_tasks(tasks, [&](int64_t task, int thread) {
-        [[maybe_unused]] const typename Engine::Session session;
-        Pieces pieces{thread == 0 ? shared_base + shared_pieces.used
-                                  : static_cast<uint8_t*>(call.threads.scratch(thread, task_bytes))};
-        body(index, task, unit, ForwardScratch<Engine>(pieces, pitch));
+  const Tensor* logsumexp = call.optional_output(1);
+  forward_units<Engine>(
+      call.threads, problem.units(), problem.group_heads(), problem.longest(), problem.scale, problem.size,
+      [&](int64_t unit) {
+        const Visibility visibility = problem.visibility(unit);
+        const int64_t token = problem.first_token(unit), group = unit % problem.groups;
+        return ForwardUnit{visibility, head_rows(k, token, group), head_rows(v, token, group),
+                           visibility.keys};
+      },
+      [&](int64_t unit, int64_t member) {
+        const int64_t head = unit % problem.groups * problem.group_heads() + member;
+        const int64_t token = problem.first_token(unit);
+        return ForwardHead{head_rows(q, token, head), head_rows(out, token, head),
+                           logsumexp ? logsumexp->as<float>() + head * problem.tokens + token : nullptr};
       });
-    };
-    const int64_t blocks = block_count(problem.visibility(index).keys);
-    run(blocks, pack);
-    run(blocks * problem.group_heads(), compute);
-  };
-  for_each_unit(
-      call.threads, problem.units(), problem.group_heads(),
-      [&](int64_t unit) { return problem.visibility(unit); }, whole, shared);
 }
 
 }  // namespace

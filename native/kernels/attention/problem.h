@@ -40,10 +40,10 @@ struct Visibility {
   SLIPSTREAM_INLINE int64_t end(int64_t position) const {
     return causal ? smaller(position + 1, keys) : keys;
   }
-  // Query-key pairs of a whole sequence, for sharing out the work.
-  SLIPSTREAM_INLINE int64_t pairs() const {
-    const int64_t all = causal ? keys * (keys + 1) / 2 : keys * keys;
-    return window > 0 ? smaller(all, keys * (causal ? window : keys)) : all;
+  // How many keys the last `queries` tokens see between them, for sharing out the work.
+  SLIPSTREAM_INLINE int64_t pairs(int64_t queries) const {
+    const int64_t seen = causal ? keys - queries / 2 : keys;
+    return queries * (causal && window > 0 ? smaller(seen, window) : seen);
   }
 };
 

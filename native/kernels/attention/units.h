@@ -11,24 +11,28 @@ SLIPSTREAM_INLINE int64_t block_count(int64_t length) {
   return (length + kAttentionBlock - 1) / kAttentionBlock;
 }
 
+// How much work a unit is, and in how many tasks several threads can do it.
+struct UnitLoad {
+  int64_t pairs, tasks;
+};
+
 // Calls shared(unit) on the calling thread, one after another, for units so large that one thread would keep
-// the others waiting, and whole(unit, thread) for all others, on all threads at once.
-template <class VisibilityOf, class Whole, class Shared>
-void for_each_unit(ThreadPool& threads, int64_t units, int64_t group_heads, const VisibilityOf& visibility_of,
-                   const Whole& whole, const Shared& shared) {
+// the others waiting, and whole(unit, thread) for all others that have tasks, on all threads at once.
+template <class LoadOf, class Whole, class Shared>
+void for_each_unit(ThreadPool& threads, int64_t units, const LoadOf& load_of, const Whole& whole,
+                   const Shared& shared) {
   double total = 0;
-  for (int64_t unit = 0; unit < units; unit++) total += static_cast<double>(visibility_of(unit).pairs());
+  for (int64_t unit = 0; unit < units; unit++) total += static_cast<double>(load_of(unit).pairs);
   const double limit = total / (4.0 * threads.size());
-  const auto is_shared = [&](int64_t unit) {
-    const Visibility visibility = visibility_of(unit);
-    return threads.size() > 1 && static_cast<double>(visibility.pairs()) > limit &&
-           block_count(visibility.keys) * group_heads > 1;
+  const auto is_shared = [&](const UnitLoad& load) {
+    return threads.size() > 1 && static_cast<double>(load.pairs) > limit && load.tasks > 1;
   };
   for (int64_t unit = 0; unit < units; unit++) {
-    if (is_shared(unit)) shared(unit);
+    if (is_shared(load_of(unit))) shared(unit);
   }
   threads.parallel_tasks(units, [&](int64_t unit, int thread) {
-    if (visibility_of(unit).keys > 0 && !is_shared(unit)) whole(unit, thread);
+    const UnitLoad load = load_of(unit);
+    if (load.tasks > 0 && !is_shared(load)) whole(unit, thread);
   });
 }
 

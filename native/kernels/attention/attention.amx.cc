@@ -1,0 +1,42 @@
+// Attention with AMX: bf16 by tiles, other dtypes as with AVX-512.
+#include "kernels/attention/amx_engine.h"
+#include "kernels/attention/backward.h"
+#include "kernels/attention/forward.h"
+#include "kernels/attention/paged.h"
+
+namespace slipstream {
+
+namespace {
+
+void attention_amx(const KernelCall& call) {
+  if (call.inputs[0].dtype == DType::bf16) {
+    attention<AmxEngine>(call);
+  } else {
+    attention_avx512(call);
+  }
+}
+
+void attention_gradient_amx(const KernelCall& call) {
+  if (call.inputs[1].dtype == DType::bf16) {
+    attention_gradient<AmxEngine>(call);
+  } else {
+    attention_gradient_avx512(call);
+  }
+}
+
+void paged_attention_amx(const KernelCall& call) {
+  const Tensor* inputs = call.inputs;
+  if (inputs[0].dtype == DType::bf16 && inputs[1].dtype == DType::bf16 && inputs[2].dtype == DType::bf16) {
+    paged_attention<AmxEngine>(call);
+  } else {
+    paged_attention_avx512(call);
+  }
+}
+
+}  // namespace
+
+SLIPSTREAM_KERNEL("attention", kTileIsa, attention_amx);
+SLIPSTREAM_KERNEL("attention_gradient", kTileIsa, attention_gradient_amx);
+SLIPSTREAM_KERNEL("paged_attention", kTileIsa, paged_attention_amx);
+
+}  // namespace slipstream

@@ -1,0 +1,77 @@
+// Scalar twins of the kernels over a key/value cache: writing rows into slots, and attention through block
+// tables.
+#include <cstring>
+
+#include "kernels/attention/elements.h"
+#include "kernels/attention/problem.h"
+
+namespace slipstream {
+
+namespace {
+
+// Threads share out the columns, not the tokens: of tokens with the same slot, the last one stays.
+void cache_write(const KernelCall& call) {
+  const Tensor &values = call.inputs[1], &cache = call.outputs[0];
+  const int32_t* slots = call.inputs[2].as<int32_t>();
+  const int64_t tokens = values.size(0), width = values.size(1) * values.size(2);
+  const int64_t from_bytes = bytes_per_element(values.dtype), to_bytes = bytes_per_element(cache.dtype);
+  call.threads.parallel_for(width, 1024, [&](int64_t begin, int64_t end, int) {
+    for (int64_t token = 0; token < tokens; token++) {
+      if (slots[token] < 0) continue;
+      const Rows from{values.as<uint8_t>() + token * width * from_bytes, values.dtype};
+      const Rows to{cache.as<uint8_t>() + slots[token] * width * to_bytes, cache.dtype};
+      if (values.dtype == cache.dtype) {
+        std::memcpy(to.data + begin * to_bytes, from.data + begin * from_bytes, (end - begin) * to_bytes);
+      } else {
+        for (int64_t i = begin; i < end; i++) store(to, 0, i, element(from, 0, i));
+      }
+    }
+  });
+}
+
+void paged_attention_scalar(const KernelCall& call) {
+  const Tensor &q = call.inputs[0], &k = call.inputs[1], &v = call.inputs[2], &tables = call.inputs[5];
+  const int32_t* offsets = call.inputs[3].as<int32_t>();
+  const int32_t* lengths = call.inputs[4].as<int32_t>();
+  const int64_t heads = q.size(1), groups = k.size(1), size = q.size(2), sequences = call.inputs[4].size(0);
+  const float scale = static_cast<float>(call.attributes[0]);
+  int64_t longest = 0;
+  for (int64_t s = 0; s < sequences; s++) longest = larger(longest, lengths[s]);
+  call.threads.parallel_tasks(sequences * heads, [&](int64_t task, int thread) {
+    float* weights = static_cast<float*>(call.threads.scratch(thread, longest * sizeof(float)));
+    const int64_t s = task / heads, head = task % heads, group = head / (heads / groups);
+    const Visibility visibility{lengths[s], true, static_cast<int64_t>(call.attributes[1])};
+    Rows keys = head_rows(k, 0, group), values = head_rows(v, 0, group);
+    keys.blocks = values.blocks = tables.as<int32_t>() + s * tables.size(1);
+    keys.block_size = values.block_size = static_cast<int64_t>(call.attributes[2]);
+    const Rows queries = head_rows(q, offsets[s], head),
+               outputs = head_rows(call.outputs[0], offsets[s], head);
+    const int64_t count = offsets[s + 1] - offsets[s];
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t position = lengths[s] - count + i;
+      float top = -__builtin_inff(), sum = 0;
+      for (int64_t j = visibility.begin(position); j <= position; j++) {
+        weights[j] = scale * dot(queries, i, keys, j, size);
+        if (weights[j] > top) top = weights[j];
+      }
+      for (int64_t j = visibility.begin(position); j <= position; j++) {
+        weights[j] = __builtin_expf(weights[j] - top);
+        sum += weights[j];
+      }
+      for (int64_t d = 0; d < size; d++) {
+        float total = 0;
+        for (int64_t j = visibility.begin(position); j <= position; j++) {
+          total += weights[j] * element(values, j, d);
+        }
+        store(outputs, i, d, total / sum);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+SLIPSTREAM_KERNEL("cache_write", Isa::scalar, cache_write);
+SLIPSTREAM_KERNEL("paged_attention", Isa::scalar, paged_attention_scalar);
+
+}  // namespace slipstream
