@@ -2,7 +2,7 @@
 // reduced ones alternate. If the innermost is reduced, every output is the fold of contiguous segments; if it
 // is kept, outputs are folded together in tiles of 512 columns.
 //
-// Sums run in float32 over at most 1024 elements (64 steps of a column) and are then added in float64. Where
+// Sums run in float32 over at most 16 terms (64 steps of a column) and are then added in float64. Where
 // there are few outputs, the reduced elements are cut into chunks, by the shape alone, whose results are
 // combined in order: the same bits on any number of threads. NaN anywhere in a fold gives NaN.
 #pragma once
@@ -28,7 +28,7 @@ struct MinimumFold {
   static SLIPSTREAM_INLINE double apply(double a, double b) { return a != a || a < b ? a : b; }
 };
 
-constexpr int64_t kFoldBlock = 1024;
+constexpr int64_t kFoldBlock = 64 * Vector::lanes;  // four accumulators of 16 terms a lane
 constexpr int64_t kTileColumns = 512;
 constexpr int64_t kTileRows = 64;
 
