@@ -2,9 +2,9 @@
 // reduced ones alternate. If the innermost is reduced, every output is the fold of contiguous segments; if it
 // is kept, outputs are folded together in tiles of 512 columns.
 //
-// Sums run in float32 over at most 1024 elements (64 steps of a column) and are then added in float64. Where
-// there are few outputs, the reduced elements are cut into chunks, by the shape alone, whose results are
-// combined in order: the same bits on any number of threads. NaN anywhere in a fold gives NaN.
+// Sums run in float32 over at most 16 terms (64 steps of a column) and are then added in float64. Where
+// there are few tiles of outputs, the reduced elements are cut into chunks, by the shape alone, whose results
+// are combined in order: the same bits on any number of threads. NaN anywhere in a fold gives NaN.
 #pragma once
 
 #include "core/float_rows.h"
@@ -28,7 +28,7 @@ struct MinimumFold {
   static SLIPSTREAM_INLINE double apply(double a, double b) { return a != a || a < b ? a : b; }
 };
 
-constexpr int64_t kFoldBlock = 1024;
+constexpr int64_t kFoldBlock = 64 * Vector::lanes;  // four accumulators of 16 terms a lane
 constexpr int64_t kTileColumns = 512;
 constexpr int64_t kTileRows = 64;
 
@@ -163,15 +163,14 @@ void reduce_with(const KernelCall& call) {
   // Reduced positions of an output, in units of elements (rows) or of steps (columns).
   const int64_t length = layout.inner_reduced ? layout.reduced * layout.inner : layout.reduced;
   const int64_t elements = x.elements();
-  int64_t chunks = 1;
-  if (outputs <= 4096 && elements > 131072) {
-    chunks = elements / 65536 < 64 ? elements / 65536 : 64;
-    if (chunks > length) chunks = length;
-  }
   const int64_t tile = layout.inner_reduced ? kTileRows : kTileColumns;
   const int64_t row_outputs = layout.inner_reduced ? outputs : layout.inner;
   const int64_t tiles = (row_outputs + tile - 1) / tile;
   const int64_t units = layout.inner_reduced ? tiles : tiles * layout.kept;
+  // About 64 units of work where there are enough elements for them.
+  int64_t chunks = 64 / units < elements / 65536 ? 64 / units : elements / 65536;
+  if (chunks > length) chunks = length;
+  if (chunks < 1) chunks = 1;
   const int64_t partial_doubles = chunks == 1 ? 0 : chunks * outputs;
   const RowScratch scratch(call.threads, 2 * partial_doubles, kFoldBlock);
   double* partials = reinterpret_cast<double*>(scratch.shared());
