@@ -3,7 +3,7 @@ import { RunError } from "../../base/errors.ts";
 import { elementCount, maximumElements, resolveShape, type SymbolValues } from "../../base/shape.ts";
 import { type Graph, leavesOf, type Node, type TensorType, typeOf, type Value } from "../../graph/graph.ts";
 import { inPlaceOutputs } from "../../graph/ops.ts";
-import { costOf } from "../../graph/rules/cost.ts";
+import { graphCost } from "../../graph/rules/cost.ts";
 import type { ReferenceTensor } from "../../graph/rules/reference.ts";
 import { verifyGraph } from "../../graph/verify.ts";
 import type { Backend, Bindings, Executable, MemoryPlan, RunOptions } from "../backend.ts";
@@ -59,7 +59,7 @@ function compileReference(graph: Graph): Executable {
 
   return {
     memory: planMemory(graph),
-    flops: graph.nodes.reduce((sum, node) => sum + costOf(node).flops, 0),
+    flops: graphCost(graph).flops,
     run: async (bindings, symbols = {}, options = {}) => {
       if (disposed) throw new RunError("disposed", `program ${graph.name} was disposed and cannot run`);
       const started = performance.now();

@@ -20,7 +20,7 @@ export function boundMemory(
   const elements = elementCount(resolveShape(type.shape, symbols));
   const expected = `${arrayName(type.dtype)} of at least ${elements} elements for ${formatType(type)}`;
   if (data === undefined) {
-    throw new ShapeError("missing_binding", `nothing is bound to "${name}"`, {
+    throw new ShapeError("binding_missing", `nothing is bound to "${name}"`, {
       expected,
       received: `bindings of ${Object.keys(bindings).join(", ") || "nothing"}`,
     });

@@ -76,7 +76,7 @@ function leafValue(
 ): ReferenceTensor {
   const found = leaves.get(name);
   if (found === undefined) {
-    throw new ShapeError("missing_binding", `leaf "${name}" has no value`, {
+    throw new ShapeError("binding_missing", `leaf "${name}" has no value`, {
       expected: `values of shape [${shape.join(", ")}]`,
     });
   }

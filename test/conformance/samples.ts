@@ -1,0 +1,18 @@
+import type { OpName } from "../../src/graph/ops.ts";
+import { attentionSamples } from "./samples/attention.ts";
+import { elementwiseSamples } from "./samples/elementwise.ts";
+import { matrixSamples } from "./samples/matrix.ts";
+import { movementSamples } from "./samples/movement.ts";
+import { optimizerSamples } from "./samples/optimizer.ts";
+import { rowSamples } from "./samples/rows.ts";
+import type { OpSamples } from "./samples/sample.ts";
+
+/** Sample operands of every op, on shapes that divide no tile; an op without samples does not compile. */
+export const samples: { readonly [Op in OpName]: OpSamples<Op> } = {
+  ...elementwiseSamples,
+  ...movementSamples,
+  ...matrixSamples,
+  ...rowSamples,
+  ...attentionSamples,
+  ...optimizerSamples,
+};
