@@ -6,6 +6,8 @@ import {
   type ElementwiseOperation,
   elementwiseOpcodes,
   type Instruction,
+  type RoundingOperation,
+  roundingOperations,
   ternaryOperations,
   unaryOperations,
 } from "../../src/graph/expression.ts";
@@ -44,38 +46,42 @@ function erf(x: number): number {
 
 const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
 
-const meaning: Record<ElementwiseOperation, (a: number, b: number, c: number) => number> = {
-  negate: (a) => -a,
-  absolute: Math.abs,
-  exp: Math.exp,
-  log: Math.log,
-  sqrt: Math.sqrt,
-  rsqrt: (a) => 1 / Math.sqrt(a),
-  reciprocal: (a) => 1 / a,
-  tanh: Math.tanh,
-  sigmoid,
-  relu: (a) => Math.max(0, a),
-  silu: (a) => (a === -Infinity ? 0 : a * sigmoid(a)),
-  gelu: (a) => (a === -Infinity ? 0 : (a / 2) * (1 + erf(a * Math.SQRT1_2))),
-  gelu_tanh: (a) => (a === -Infinity ? 0 : a * sigmoid(2 * Math.sqrt(2 / Math.PI) * (a + 0.044715 * a ** 3))),
-  erf,
-  sin: Math.sin,
-  cos: Math.cos,
-  sign: Math.sign,
-  floor: Math.floor,
-  is_finite: (a) => (Number.isFinite(a) ? 1 : 0),
-  add: (a, b) => a + b,
-  subtract: (a, b) => a - b,
-  multiply: (a, b) => a * b,
-  divide: (a, b) => a / b,
-  maximum: (a, b) => Math.max(a, b),
-  minimum: (a, b) => Math.min(a, b),
-  power: (a, b) => a ** b,
-  less: (a, b) => (a < b ? 1 : 0),
-  less_equal: (a, b) => (a <= b ? 1 : 0),
-  equal: (a, b) => (a === b ? 1 : 0),
-  select: (a, b, c) => (a !== 0 ? b : c),
-};
+const meaning: Record<ElementwiseOperation | RoundingOperation, (a: number, b: number, c: number) => number> =
+  {
+    negate: (a) => -a,
+    absolute: Math.abs,
+    exp: Math.exp,
+    log: Math.log,
+    sqrt: Math.sqrt,
+    rsqrt: (a) => 1 / Math.sqrt(a),
+    reciprocal: (a) => 1 / a,
+    tanh: Math.tanh,
+    sigmoid,
+    relu: (a) => Math.max(0, a),
+    silu: (a) => (a === -Infinity ? 0 : a * sigmoid(a)),
+    gelu: (a) => (a === -Infinity ? 0 : (a / 2) * (1 + erf(a * Math.SQRT1_2))),
+    gelu_tanh: (a) =>
+      a === -Infinity ? 0 : a * sigmoid(2 * Math.sqrt(2 / Math.PI) * (a + 0.044715 * a ** 3)),
+    erf,
+    sin: Math.sin,
+    cos: Math.cos,
+    sign: Math.sign,
+    floor: Math.floor,
+    is_finite: (a) => (Number.isFinite(a) ? 1 : 0),
+    add: (a, b) => a + b,
+    subtract: (a, b) => a - b,
+    multiply: (a, b) => a * b,
+    divide: (a, b) => a / b,
+    maximum: (a, b) => Math.max(a, b),
+    minimum: (a, b) => Math.min(a, b),
+    power: (a, b) => a ** b,
+    less: (a, b) => (a < b ? 1 : 0),
+    less_equal: (a, b) => (a <= b ? 1 : 0),
+    equal: (a, b) => (a === b ? 1 : 0),
+    select: (a, b, c) => (a !== 0 ? b : c),
+    round_bf16: (a) => roundTo("bf16", a),
+    round_f16: (a) => roundTo("f16", a),
+  };
 
 /** The attributes of a `map` kernel. */
 function encodeProgram(instructions: readonly Instruction[]): number[] {
@@ -137,14 +143,14 @@ function checkMap(
   });
 }
 
-const step = (operation: ElementwiseOperation, ...operands: number[]): Instruction => ({
+const step = (operation: ElementwiseOperation | RoundingOperation, ...operands: number[]): Instruction => ({
   operation,
   operands,
 });
 const constant = (value: number): Instruction => ({ operation: "constant", value });
 
 describe("map: every operation", () => {
-  const every = [...unaryOperations, ...binaryOperations, ...ternaryOperations];
+  const every = [...unaryOperations, ...binaryOperations, ...ternaryOperations, ...roundingOperations];
   for (const operation of every) {
     test(`${operation} against float64, element by element`, () => {
       const positive = ["log", "sqrt", "rsqrt", "power"].includes(operation);
@@ -319,6 +325,14 @@ describe("map: programs", () => {
     for (const exponent of [2, -1, 3]) checkMap([constant(exponent), step("power", 0, 1)], [x], [100]);
     checkMap([constant(2.5)], [x], [100], "bf16");
     checkMap([], [randomTensor("bf16", [1, 33], 2)], [5, 33]);
+    const pair = [randomTensor("f32", [33], 3), randomTensor("f32", [5, 33], 4)];
+    checkKernel({
+      name: "map",
+      inputs: pair,
+      outputs: [{ dtype: "f32", shape: [5, 33], expected: evaluate([], pair.slice(0, 1), [5, 33]) }],
+      attributes: [0],
+      bound: 0,
+    });
   });
 
   test("integers in and out, truncated", () => {

@@ -195,7 +195,7 @@ inline void evaluate_block(const KernelCall& call, const MapProgram& program, in
              three ? places[step.c] : nullptr, steps);
     places[program.inputs + i] = out;
   }
-  write_floats(y, start, count, places[program.inputs + last]);
+  write_floats(y, start, count, places[last < 0 ? 0 : program.inputs + last]);
 }
 
 void map(const KernelCall& call) {

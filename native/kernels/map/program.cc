@@ -115,7 +115,7 @@ MapProgram::MapProgram(const KernelCall& call)
   if (elements == 0) return;
   merge_axes(call, this);
   decode(call, this);
-  const int total = inputs + instructions, result = total - 1;
+  const int total = inputs + instructions, result = instructions > 0 ? total - 1 : 0;
   std::vector<int> last_use(total, -1);
   for (int i = 0; i < instructions; i++) {
     const int count = arity(code[i].opcode);
