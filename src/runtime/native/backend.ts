@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import { bytesPerElement, type DType, type TensorData, viewOf } from "../../base/dtype.ts";
+import { bytesPerElement, type DType, dtypeCode, type TensorData, viewOf } from "../../base/dtype.ts";
 import { environmentVariables, readInteger, readVariable } from "../../base/environment.ts";
 import { ConfigError, InternalError, RunError } from "../../base/errors.ts";
 import { maximumElements, type SymbolValues } from "../../base/shape.ts";
@@ -53,6 +53,7 @@ export function createNativeBackend(options: NativeOptions = {}): NativeBackend 
     isa,
     allocate: (dtype: DType, elements: number): TensorData =>
       viewOf(dtype, addon.allocate(elements * bytesPerElement(dtype)), 0, elements),
+    measurePeak: async (dtype: DType): Promise<number> => measurePeak(addon, dtype, threads, isa),
     compile: (graph: Graph, compileOptions: CompileOptions = {}): Executable => {
       const { recompute } = compileOptions;
       const compiled = compileProgram(graph, recompute === undefined ? {} : { recompute });
@@ -71,6 +72,22 @@ function chooseIsa(addon: Addon, wanted: IsaName | undefined): IsaName {
     });
   }
   return name as IsaName;
+}
+
+/** FLOP/s of the multiply-add units alone, best of a few short runs (a tenth of a second together). */
+function measurePeak(addon: Addon, dtype: DType, threads: number, isa: IsaName): number {
+  const flops = new Float32Array(1);
+  const output = { data: flops, dtype: dtypeCode("f32"), shape: [1] };
+  let best = 0;
+  let iterations = 1000;
+  for (const deadline = performance.now() + 100; performance.now() < deadline; ) {
+    const started = performance.now();
+    addon.runKernel("measure_peak", isa, [], [output], [dtype === "bf16" ? 1 : 0, iterations], threads);
+    const milliseconds = performance.now() - started;
+    best = Math.max(best, flops[0]! / (milliseconds / 1000));
+    if (milliseconds < 5) iterations *= 4;
+  }
+  return best;
 }
 
 /** Bytes of all bindings of a program with every symbol at its bound. */
