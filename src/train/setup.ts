@@ -1,0 +1,272 @@
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import type { DType } from "../base/dtype.ts";
+import { ConfigError, DataError } from "../base/errors.ts";
+import { elementCount } from "../base/shape.ts";
+import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
+import {
+  type Dataset,
+  documentsOf,
+  loadTokenizer,
+  openDataset,
+  openSources,
+  saveTokenizer,
+  type Tokenizer,
+  trainTokenizer,
+} from "../data/index.ts";
+import type { ConfigJson, LanguageModel } from "../models/family.ts";
+import { familyOf, type ModelFamily, readModelConfig, readWeights } from "../models/index.ts";
+import { ParameterSpace, type ParameterTable } from "../nn/parameters.ts";
+import { adagrad, adam, lion, type Optimizer, sgd } from "../optim/optimizer.ts";
+import { createSchedule, type Schedule } from "../optim/schedules/index.ts";
+import type { Backend } from "../runtime/backend.ts";
+import {
+  type BatchSizes,
+  matchesAny,
+  type OptimizerSection,
+  resolveBatch,
+  type TrainConfig,
+} from "./config/index.ts";
+import { TrainingEngine } from "./engine.ts";
+
+/** Everything that a config describes, built. */
+export interface TrainingParts {
+  readonly config: TrainConfig;
+  readonly batch: BatchSizes;
+  readonly family: ModelFamily;
+  /** The model's `config.json`. */
+  readonly modelConfig: ConfigJson;
+  readonly language: LanguageModel;
+  readonly parameters: ParameterTable;
+  readonly tokenizer: Tokenizer;
+  readonly dataset: Dataset;
+  readonly engine: TrainingEngine;
+  readonly schedule: Schedule;
+  readonly dtype: "f32" | "bf16" | "f16";
+}
+
+/** A model without weights. */
+export interface ModelShape {
+  readonly family: ModelFamily;
+  readonly modelConfig: ConfigJson;
+  readonly language: LanguageModel;
+  readonly parameters: ParameterTable;
+}
+
+/** The dtype of activations that a config asks for. */
+export function activationDType(config: TrainConfig): "f32" | "bf16" | "f16" {
+  return config.bf16.enabled ? "bf16" : config.fp16.enabled ? "f16" : "f32";
+}
+
+/** The optimizer that a config asks for. */
+export function createOptimizer(section: OptimizerSection): Optimizer {
+  switch (section.type) {
+    case "AdamW":
+      return adam(section.params, true);
+    case "Adam":
+      return adam(section.params, section.params.adam_w_mode);
+    case "SGD":
+      return sgd(section.params);
+    case "Lion":
+      return lion(section.params);
+    case "Adagrad":
+      return adagrad(section.params);
+  }
+}
+
+/** What `activation_checkpointing` asks of the compiler. */
+export function recomputeSetting(config: TrainConfig): RecomputeSetting {
+  const { mode, every, memory_budget: budget } = config.activation_checkpointing;
+  switch (mode) {
+    case "none":
+    case "sqrt":
+      return { mode };
+    case "every_block":
+      return { mode: "every_k", every: 1 };
+    case "every_k":
+      return { mode, every: every ?? 1 };
+    case "budget":
+      return { mode, bytes: budget ?? 0 };
+  }
+}
+
+/** Builds the model of a config. @param vocabularySize of the tokenizer, where the config names none. */
+export async function buildModel(
+  config: TrainConfig,
+  vocabularySize: number | undefined,
+): Promise<ModelShape> {
+  const space = ParameterSpace.create();
+  if (config.model.type === undefined) {
+    const { config: modelConfig, where } = await readModelConfig(config.model.path);
+    const family = familyOf(modelConfig, where);
+    const language = family.build(modelConfig, space, where);
+    checkLength(config, language);
+    return { family, modelConfig, language, parameters: space.table };
+  }
+  const { type, ...keys } = config.model;
+  const modelConfig = { model_type: type, ...keys, vocab_size: keys.vocab_size ?? vocabularySize };
+  const family = familyOf(modelConfig, "model");
+  const language = family.build(modelConfig, space, "model");
+  checkLength(config, language);
+  return { family, modelConfig, language, parameters: space.table };
+}
+
+function checkLength(config: TrainConfig, { facts }: LanguageModel): void {
+  if (config.data.sequence_length <= facts.maximumPositions) return;
+  throw new ConfigError("sequence_too_long", "rows are longer than the model's positions", {
+    where: "data.sequence_length",
+    expected: `at most ${facts.maximumPositions} (max_position_embeddings)`,
+    received: String(config.data.sequence_length),
+  });
+}
+
+/** Where a run keeps the tokenizer that it trained. */
+function trainedTokenizerFolder(config: TrainConfig): string {
+  return join(config.output_dir, "tokenizer");
+}
+
+/**
+ * The tokenizer of a config: loaded from a folder, or trained on the data once and kept in `output_dir`.
+ * @param note told what takes a while
+ */
+export async function prepareTokenizer(
+  config: TrainConfig,
+  note: (line: string) => void,
+): Promise<Tokenizer> {
+  const section = config.tokenizer;
+  if (section?.train !== undefined) {
+    const folder = trainedTokenizerFolder(config);
+    if (existsSync(join(folder, "tokenizer.json"))) return loadTokenizer(folder);
+    const { vocabulary_size: vocabularySize } = section.train;
+    note(`training a tokenizer of ${vocabularySize} tokens`);
+    const tokenizer = await trainTokenizer(textsOf(config), { vocabularySize });
+    await saveTokenizer(tokenizer, folder);
+    return tokenizer;
+  }
+  const path = section?.path ?? (config.model.type === undefined ? config.model.path : undefined);
+  if (path === undefined) {
+    throw new ConfigError("no_tokenizer", "the config does not say how text becomes tokens", {
+      where: "tokenizer",
+      expected: "tokenizer.path, or tokenizer.train.vocabulary_size",
+    });
+  }
+  return loadTokenizer(path.endsWith("tokenizer.json") ? dirname(path) : path);
+}
+
+async function* textsOf(config: TrainConfig): AsyncGenerator<string> {
+  const sources = await openSources(config.data.train, sourceOptions(config));
+  for await (const document of documentsOf(sources)) {
+    if (typeof document.content === "string") yield document.content;
+  }
+}
+
+function sourceOptions({ data }: TrainConfig) {
+  return {
+    ...(data.format === "auto" ? {} : { format: data.format }),
+    ...(data.text_field === undefined ? {} : { textField: data.text_field }),
+    ...(data.prompt_field === undefined ? {} : { promptField: data.prompt_field }),
+    ...(data.completion_field === undefined ? {} : { completionField: data.completion_field }),
+  };
+}
+
+/** Opens the data of a config. */
+export function prepareData(
+  config: TrainConfig,
+  batch: BatchSizes,
+  tokenizer: Tokenizer,
+  modelVocabularySize: number,
+  note: (line: string) => void,
+): Promise<Dataset> {
+  const { data } = config;
+  return openDataset({
+    train: data.train,
+    ...(data.validation === undefined ? {} : { validation: data.validation }),
+    ...sourceOptions(config),
+    tokenizer,
+    modelVocabularySize,
+    sequenceLength: data.sequence_length,
+    batchSize: batch.microBatchSize,
+    packing: data.packing,
+    documentBoundaries: data.document_boundaries,
+    shuffle: data.shuffle,
+    seed: config.seed,
+    cacheDirectory: data.cache_dir ?? join(config.output_dir, "cache"),
+    onCacheRebuild: (reason) => note(`tokenising again: ${reason}`),
+  });
+}
+
+/** The engine of a config for a model. */
+export function buildEngine(
+  config: TrainConfig,
+  batch: BatchSizes,
+  model: ModelShape,
+  backend: Backend,
+): TrainingEngine {
+  const dtype: DType = activationDType(config);
+  const noDecay = config.optimizer.params.no_decay;
+  const unknown = [...config.frozen_parameters].filter(
+    (pattern) => ![...model.parameters.keys()].some((name) => matchesAny(name, [pattern])),
+  );
+  if (unknown.length > 0) {
+    throw new ConfigError("unknown_parameters", "a pattern of frozen parameters matches nothing", {
+      where: "frozen_parameters",
+      received: unknown.join(", "),
+      expected: `names such as ${[...model.parameters.keys()].slice(0, 3).join(", ")}`,
+    });
+  }
+  return new TrainingEngine({
+    backend,
+    language: model.language,
+    parameters: model.parameters,
+    dtype,
+    optimizer: createOptimizer(config.optimizer),
+    microBatchTokens: batch.microBatchSize * config.data.sequence_length,
+    accumulationSteps: batch.accumulationSteps,
+    gradientClipping: config.gradient_clipping,
+    decays: (name) => !matchesAny(name, noDecay),
+    isFrozen: (name) => matchesAny(name, config.frozen_parameters),
+    recompute: recomputeSetting(config),
+    ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
+  });
+}
+
+/** Builds everything for a config and gives the weights their first values. */
+export async function setUpTraining(
+  config: TrainConfig,
+  backend: Backend,
+  note: (line: string) => void,
+): Promise<TrainingParts> {
+  const batch = resolveBatch(config, 1);
+  const tokenizer = await prepareTokenizer(config, note);
+  const model = await buildModel(config, tokenizer.vocabularySize);
+  const dataset = await prepareData(config, batch, tokenizer, model.language.facts.vocabularySize, note);
+  const engine = buildEngine(config, batch, model, backend);
+  if (config.model.type === undefined) {
+    const weights = engine.weights;
+    await readWeights(config.model.path, model.family, model.parameters, (name) => weights.get(name)!);
+    engine.weightsChanged();
+  } else {
+    await engine.initialize(config.seed);
+  }
+  const schedule = createSchedule(config.scheduler.type, config.scheduler.params, config.optimizer.params.lr);
+  return { config, batch, ...model, tokenizer, dataset, engine, schedule, dtype: activationDType(config) };
+}
+
+/** Number of weights of a model. */
+export function parameterCount(parameters: ParameterTable): number {
+  let count = 0;
+  for (const { shape } of parameters.values()) count += elementCount(shape);
+  return count;
+}
+
+/** Updates that a config asks for. @throws DataError where the data makes up less than one. */
+export function totalSteps(config: TrainConfig, batch: BatchSizes, dataset: Dataset): number {
+  if (config.max_steps !== undefined) return config.max_steps;
+  const steps = Math.floor(((config.epochs ?? 1) * dataset.train.rowCount) / batch.trainBatchSize);
+  if (steps > 0) return steps;
+  throw new DataError("too_little_data", "the data make up less than one step", {
+    expected: `at least ${batch.trainBatchSize} rows of ${config.data.sequence_length} tokens`,
+    received: `${dataset.train.rowCount} rows`,
+    hint: "set max_steps, raise epochs, or lower the batch size",
+  });
+}
