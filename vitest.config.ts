@@ -4,6 +4,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["src/**/*.test.ts", "test/**/*.test.ts", "scripts/**/*.test.ts", "bench/**/*.test.ts"],
+    reporters: ["default", "./test/support/summary_reporter.ts"],
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 120_000,

@@ -42,5 +42,7 @@ export function describeFailure(error: unknown, command = "slipstream"): Failure
     return { status: 1, message: withStack(`${command}: ${error.message}`, error, false) };
   }
   const text = error instanceof Error ? error.message : String(error);
-  return { status: 1, message: withStack(`internal: ${text}`, error, true) };
+  // Native code opens its own faults with the same word.
+  const message = text.startsWith("internal: ") ? text : `internal: ${text}`;
+  return { status: 1, message: withStack(message, error, true) };
 }

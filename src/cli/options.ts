@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { ConfigError } from "../base/errors.ts";
 
 /** A parser of an option that takes an integer from `low` to `high`. */
@@ -11,17 +11,19 @@ export function integerFrom(low: number, high = Number.MAX_SAFE_INTEGER): (text:
   };
 }
 
-/** A parser of an option that takes a number from `low` to `high`; `openLow` leaves `low` itself out. */
-export function numberFrom(low: number, high: number, openLow = false): (text: string) => number {
+/** A parser of an option that takes a number from `low` on, or above it where `low` itself is no choice. */
+export function numberFrom(
+  low: number,
+  high: number,
+  options: { readonly above?: boolean } = {},
+): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    const above = openLow ? value > low : value >= low;
-    if (text.trim() !== "" && Number.isFinite(value) && above && value <= high) return value;
-    const start = openLow ? `above ${low}` : `from ${low}`;
+    const highEnough = options.above === true ? value > low : value >= low;
+    if (text.trim() !== "" && Number.isFinite(value) && highEnough && value <= high) return value;
+    const start = options.above === true ? `above ${low}` : `from ${low} on`;
     throw new InvalidArgumentError(
-      high === Number.POSITIVE_INFINITY
-        ? `Expected a number ${openLow ? start : `${low} or more`}.`
-        : `Expected a number ${start} ${openLow ? "and up " : ""}to ${high}.`,
+      `Expected a number ${start}${high === Number.POSITIVE_INFINITY ? "" : `, at most ${high}`}.`,
     );
   };
 }
@@ -59,12 +61,29 @@ export function requireOneOf(
 export function addTraceOption(command: Command): Command {
   return command.option(
     "--trace <FILE>",
-    "write a timeline of every program and kernel to FILE, for https://ui.perfetto.dev",
+    "write a timeline of every program and kernel to FILE; https://ui.perfetto.dev opens it",
   );
 }
 
-/** Options of every command that runs programs. */
-export interface TraceOption {
-  /** Where to write a timeline, if anywhere. */
+/** Adds how a model is run: `--precision`, `--backend` and `--trace`. */
+export function addModelOptions(command: Command): Command {
+  command
+    .addOption(
+      new Option("--precision <TYPE>", "numbers to compute in; bf16 halves the memory")
+        .choices(["f32", "bf16"])
+        .default("f32"),
+    )
+    .addOption(
+      new Option("--backend <NAME>", "native kernels, or slow float64 TypeScript for checks on tiny models")
+        .choices(["native", "reference"])
+        .default("native"),
+    );
+  return addTraceOption(command);
+}
+
+/** What `addModelOptions` gives. */
+export interface ModelOptions {
+  readonly precision: "f32" | "bf16";
+  readonly backend: "native" | "reference";
   readonly trace?: string;
 }

@@ -12,8 +12,24 @@ export interface RegisteredCommand {
 /** Every finished command, in the order of `slipstream --help`. */
 export const registeredCommands: readonly RegisteredCommand[] = [
   {
+    name: "generate",
+    summary: "continue a prompt with a model",
+    load: async () =>
+      (await import("./commands/generate.ts")).defineGenerate(async (options) =>
+        (await import("./generate/run.ts")).runGenerate(options),
+      ),
+  },
+  {
+    name: "eval",
+    summary: "measure a model's loss and perplexity on a text",
+    load: async () =>
+      (await import("./commands/eval.ts")).defineEval(async (options) =>
+        (await import("./eval/run.ts")).runEval(options),
+      ),
+  },
+  {
     name: "doctor",
-    summary: "show the backend, instruction set, compiler, MPI and Node in use, and why",
+    summary: "show what this machine has, what is in use, and why",
     load: async () =>
       (await import("./commands/doctor.ts")).defineDoctor(async (options) =>
         (await import("./doctor/run.ts")).runDoctor(options),

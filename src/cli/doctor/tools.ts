@@ -10,7 +10,9 @@ export interface FoundTool {
 /** Runs `command --version`; undefined where it is not there, fails, or says nothing within 5 seconds. */
 export function findTool(command: string): Promise<FoundTool | undefined> {
   return new Promise((resolve) => {
-    const child = spawn(command, ["--version"], { stdio: ["ignore", "pipe", "ignore"], timeout: 5000 });
+    const child = spawn(command, ["--version"], { stdio: ["ignore", "pipe", "ignore"] });
+    // spawn's own timeout would keep the process waiting where the command does not exist.
+    setTimeout(() => child.kill(), 5000).unref();
     let output = "";
     child.stdout.setEncoding("utf8");
     child.stdout.on("data", (piece: string) => {
