@@ -93,6 +93,9 @@ void multiply_block(const Product& product, int64_t m0, int64_t m1, int64_t n0, 
   Micro::end();
 }
 
+// Multiply-adds from which waking other threads pays: about as many as a thread does in two microseconds.
+constexpr int64_t kWorthThreads = 1 << 16;
+
 // How a product is cut into tasks.
 struct Grid {
   int64_t row_step, row_blocks, column_step, column_blocks;
@@ -133,10 +136,11 @@ void multiply_batch(ThreadPool& threads, int64_t batch, const At& product_at) {
   if (batch == 0) return;
   const Product first = product_at(0);
   if (first.rows == 0 || first.columns == 0) return;
+  const bool tiny = batch * first.rows * first.columns * (first.depth + 8) < kWorthThreads;
   const Grid grid = plan_grid(batch, first.rows, first.columns, Micro::kRows, first.packed != nullptr ? 0 : 8,
-                              threads.size());
+                              tiny ? 1 : threads.size());
   const int64_t tasks_each = grid.row_blocks * grid.column_blocks;
-  threads.parallel_tasks(batch * tasks_each, [&](int64_t task, int thread) {
+  const auto run_task = [&](int64_t task, int thread) {
     const Product product = product_at(task / tasks_each);
     const int64_t m0 = task % tasks_each % grid.row_blocks * grid.row_step;
     const int64_t n0 = task % tasks_each / grid.row_blocks * grid.column_step;
@@ -147,7 +151,12 @@ void multiply_batch(ThreadPool& threads, int64_t batch, const At& product_at) {
         [&](const float* sums, int64_t stride, int64_t row, int rows, int64_t column, int columns) {
           finish_tile(product.epilogue, sums, stride, row, rows, column, columns);
         });
-  });
+  };
+  if (tiny) {
+    for (int64_t task = 0; task < batch * tasks_each; task++) run_task(task, 0);
+  } else {
+    threads.parallel_tasks(batch * tasks_each, run_task);
+  }
 }
 
 // Calls body(Micro) with the micro-kernel that a product's dtypes call for.
