@@ -50,7 +50,7 @@ function report(name: string, operations: number, kind: number, run: () => void)
   const rate = operations / median(run);
   const share = ((100 * rate) / limit).toFixed(0);
   console.log(
-    `${name.padEnd(44)} ${(rate / 1e9).toFixed(1).padStart(8)} GFLOP/s  ${share.padStart(4)}% of peak`,
+    `${name.padEnd(54)} ${(rate / 1e9).toFixed(1).padStart(8)} GFLOP/s  ${share.padStart(4)}% of peak`,
   );
 }
 
@@ -87,8 +87,28 @@ function decode(dtype: DType, m: number, n: number, k: number, limit: number): v
   const rate = bytes / median(run);
   const share = ((100 * rate) / limit).toFixed(0);
   console.log(
-    `${name.padEnd(44)} ${(rate / 1e9).toFixed(1).padStart(8)} GB/s     ${share.padStart(4)}% of bandwidth`,
+    `${name.padEnd(54)} ${(rate / 1e9).toFixed(1).padStart(8)} GB/s     ${share.padStart(4)}% of bandwidth`,
   );
+}
+
+/** The loss and the gradients of a linear layer with cross-entropy: three products, a fourth where V > 65536. */
+function crossEntropy(dtype: DType, tokens: number, depth: number, vocabulary: number): void {
+  const name = `${dtype} linear cross-entropy ${tokens}x${depth}x${vocabulary}`;
+  if (!`${name}, gradient, losses`.includes(filter)) return;
+  const hidden = tensor(dtype, tokens, depth);
+  const weight = tensor(dtype, vocabulary, depth);
+  const targets = { data: new Int32Array(tokens), dtype: dtypeCode("i32"), shape: [tokens] };
+  const losses = tensor("f32", tokens);
+  const inputs = [tensor("f32", tokens), hidden, weight, targets];
+  const outputs = [losses, tensor(dtype, tokens, depth), tensor("f32", vocabulary, depth)];
+  const kind = dtype === "f32" ? 0 : 1;
+  const products = vocabulary > 65536 ? 4 : 3;
+  report(`${name}, gradient`, 2 * products * tokens * depth * vocabulary, kind, () => {
+    addon.runKernel("linear_cross_entropy_gradient", isa, inputs, outputs, [0], threads);
+  });
+  report(`${name}, losses`, 2 * tokens * depth * vocabulary, kind, () => {
+    addon.runKernel("linear_cross_entropy", isa, inputs.slice(1), [losses], [], threads);
+  });
 }
 
 console.log(
@@ -104,6 +124,7 @@ for (const dtype of ["f32", "bf16"] as const) {
   }
   dense(dtype, 2048, 4096, 512, false, true);
   dense(dtype, 512, 512, 2048, true, false);
+  crossEntropy(dtype, 2048, 512, 8192);
 }
 if ("decode".includes(filter) || filter.includes("decode")) {
   const buffer = tensor("u8", 256 * 2 ** 20);

@@ -113,14 +113,16 @@ describe.each(runnableIsas())("linear_cross_entropy on %s", (isa) => {
 
   it("computes large vocabularies in ranges", () => {
     for (const dtype of ["f32", "bf16"] as const) {
-      const inputs = makeInputs(530, 3, 70_000, dtype);
+      // The tile model is slow: it gets one chunk of tokens, the others two.
+      const tokens = isa === "amx_emulated" ? 40 : 530;
+      const inputs = makeInputs(tokens, 3, 70_000, dtype);
       // Few tokens count, so that the reference is quick; the rest pass through all the same.
       inputs.targets.data.fill(-1);
       for (const [t, target] of [
         [0, 5],
-        [255, 69_999],
-        [511, 16_384],
-        [529, 65_536],
+        [21, 69_999],
+        [30, 16_384],
+        [tokens - 1, 65_536],
       ] as const) {
         inputs.targets.data[t] = target;
       }

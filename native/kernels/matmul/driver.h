@@ -37,6 +37,12 @@ SLIPSTREAM_INLINE BlockScratch block_scratch(void* memory) {
   return {bytes, panels, reinterpret_cast<float*>(panels + kPanelBytes + kScratchGap)};
 }
 
+// One line more than a strip needs: strips at a power of two would share their cache sets.
+template <class Micro>
+SLIPSTREAM_INLINE int64_t strip_bytes_of(int64_t depth) {
+  return Micro::left_lanes(depth) * Micro::kRows * 4 + 64;
+}
+
 // Computes the block rows [m0, m1) x columns [n0, n1) of a product (at most kRowBlock x kColumnBlock, n0 a
 // multiple of 32) and calls finish(sums, stride, row, rows, column, columns) for its tiles. `keep`: the whole
 // block stays in scratch.sums, with rows of kSumStride.
@@ -47,7 +53,9 @@ void multiply_block(const Product& product, int64_t m0, int64_t m1, int64_t n0, 
   const int64_t strips = ceil_divide(rows, Micro::kRows);
   const int64_t strip_rows = Micro::kEvenStrips ? ceil_divide(rows, strips) : Micro::kRows;
   const int64_t depth_blocks = larger(1, ceil_divide(depth, Micro::kDepthBlock));
-  const int64_t block_depth = round_up(ceil_divide(depth, depth_blocks), 32);
+  // Few rows read packed panels from memory once, best in one stream: the whole depth is one block then.
+  const bool whole = product.packed != nullptr && strips == 1 && strip_bytes_of<Micro>(depth) <= kStripBytes;
+  const int64_t block_depth = whole ? larger(depth, 1) : round_up(ceil_divide(depth, depth_blocks), 32);
   const bool in_block = keep || depth > block_depth;
   const int64_t whole_panel_bytes = packed_panel_bytes(Micro::kPacked, depth);
   const int64_t element_bytes = bytes_per_element(Micro::kPacked);
@@ -56,8 +64,7 @@ void multiply_block(const Product& product, int64_t m0, int64_t m1, int64_t n0, 
   do {
     const int64_t length = smaller(block_depth, depth - k);
     const int64_t left_lanes = Micro::left_lanes(length);
-    // One line more than it needs: strips at a power of two would share their cache sets.
-    const int64_t strip_bytes = left_lanes * Micro::kRows * 4 + 64;
+    const int64_t strip_bytes = strip_bytes_of<Micro>(length);
     Micro::pack_left(product.a, product.bf16_products,
                      {m0, m1, strip_rows, k, length, left_lanes, strip_bytes, scratch.strips});
     const char* panels = static_cast<const char*>(product.packed);
@@ -85,6 +92,9 @@ void multiply_block(const Product& product, int64_t m0, int64_t m1, int64_t n0, 
   } while (k < depth);
   Micro::end();
 }
+
+// Multiply-adds from which waking other threads pays: about as many as a thread does in two microseconds.
+constexpr int64_t kWorthThreads = 1 << 16;
 
 // How a product is cut into tasks.
 struct Grid {
@@ -126,10 +136,11 @@ void multiply_batch(ThreadPool& threads, int64_t batch, const At& product_at) {
   if (batch == 0) return;
   const Product first = product_at(0);
   if (first.rows == 0 || first.columns == 0) return;
+  const bool tiny = batch * first.rows * first.columns * (first.depth + 8) < kWorthThreads;
   const Grid grid = plan_grid(batch, first.rows, first.columns, Micro::kRows, first.packed != nullptr ? 0 : 8,
-                              threads.size());
+                              tiny ? 1 : threads.size());
   const int64_t tasks_each = grid.row_blocks * grid.column_blocks;
-  threads.parallel_tasks(batch * tasks_each, [&](int64_t task, int thread) {
+  const auto run_task = [&](int64_t task, int thread) {
     const Product product = product_at(task / tasks_each);
     const int64_t m0 = task % tasks_each % grid.row_blocks * grid.row_step;
     const int64_t n0 = task % tasks_each / grid.row_blocks * grid.column_step;
@@ -140,7 +151,12 @@ void multiply_batch(ThreadPool& threads, int64_t batch, const At& product_at) {
         [&](const float* sums, int64_t stride, int64_t row, int rows, int64_t column, int columns) {
           finish_tile(product.epilogue, sums, stride, row, rows, column, columns);
         });
-  });
+  };
+  if (tiny) {
+    for (int64_t task = 0; task < batch * tasks_each; task++) run_task(task, 0);
+  } else {
+    threads.parallel_tasks(batch * tasks_each, run_task);
+  }
 }
 
 // Calls body(Micro) with the micro-kernel that a product's dtypes call for.

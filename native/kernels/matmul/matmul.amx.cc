@@ -1,3 +1,5 @@
+#include "kernels/matmul/matmul.h"
+
 #include "kernels/matmul/linear_cross_entropy.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/matmul/measure.h"
