@@ -59,9 +59,9 @@ void pack_forward_block(const Rows& keys, const Rows& values, int64_t block, int
                             unit.values + first * pitch);
 }
 
-// One step of the online softmax: scores [keys][columns] times `scale` become weights, the maxima and sums of
-// the columns move on, and `rescale` says by how much what was summed before shrinks. Returns whether that
-// is anything but 1 for any column.
+// One step of the online softmax: scores [keys][columns] times `scale` >= 0 become weights, the maxima and
+// sums of the columns move on, and `rescale` says by how much what was summed before shrinks. Returns whether
+// that is anything but 1 for any column.
 template <class Engine>
 bool softmax_step(int64_t keys, int64_t columns, float scale, const ForwardScratch<Engine>& scratch) {
   constexpr int kPair = Engine::kPair;
@@ -69,16 +69,15 @@ bool softmax_step(int64_t keys, int64_t columns, float scale, const ForwardScrat
   bool changed = false;
   for (int64_t c = 0; c < columns; c += Vector::lanes) {
     const float* scores = scratch.scores + c;
-    const Vector before = Vector::load(scratch.maximum + c);
-    Vector tops[4] = {before, before, before, before};
+    Vector tops[4] = {nothing, nothing, nothing, nothing};
     int64_t j = 0;
     for (; j + 4 <= keys; j += 4) {
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; i++)
-        tops[i] = max(Vector::load(scores + (j + i) * kAttentionBlock) * factor, tops[i]);
+      for (int i = 0; i < 4; i++) tops[i] = max(Vector::load(scores + (j + i) * kAttentionBlock), tops[i]);
     }
-    for (; j < keys; j++) tops[0] = max(Vector::load(scores + j * kAttentionBlock) * factor, tops[0]);
-    const Vector top = max(max(tops[0], tops[1]), max(tops[2], tops[3]));
+    for (; j < keys; j++) tops[0] = max(Vector::load(scores + j * kAttentionBlock), tops[0]);
+    const Vector before = Vector::load(scratch.maximum + c);
+    const Vector top = max(max(max(tops[0], tops[1]), max(tops[2], tops[3])) * factor, before);
     // Columns that have seen no key yet: any finite maximum gives weights of 0.
     const Vector shift = select(equal(top, nothing), Vector(0.0f), top);
     const Vector shrink = exp2<Engine::kExponentialDegree>(before - shift);
@@ -89,8 +88,8 @@ bool softmax_step(int64_t keys, int64_t columns, float scale, const ForwardScrat
       Vector group[kPair];
 #pragma GCC unroll 2
       for (int i = 0; i < kPair; i++) {
-        const Vector score = Vector::load(scores + (j + i) * kAttentionBlock) * factor;
-        group[i] = exp2<Engine::kExponentialDegree>(score - shift);
+        const Vector score = Vector::load(scores + (j + i) * kAttentionBlock);
+        group[i] = exp2<Engine::kExponentialDegree>(fma(score, factor, -shift));
         sum = sum + group[i];
       }
       Engine::store_group(weights + j * kAttentionBlock, group);
@@ -126,7 +125,7 @@ void forward_block(const Visibility& visibility, const Rows& queries, const Rows
                                              unit.keys + key * pitch, pitch, scratch.queries, kAttentionBlock,
                                              scratch.scores, kAttentionBlock);
     float factor = scale * kLog2E;
-    if (needs_mask<Engine>(visibility, key, keys, position, count)) {
+    if (factor < 0 || needs_mask<Engine>(visibility, key, keys, position, count)) {
       mask_scores(visibility, key, keys, padded_keys, position, count, columns, factor, scratch.scores);
       factor = 1;
     }
