@@ -1,8 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { type DType, decode, isFloat, type TensorData } from "../../src/base/dtype.ts";
 import { elementCount } from "../../src/base/shape.ts";
-import { type Graph, typeOf } from "../../src/graph/graph.ts";
-import { type OpName, opNames } from "../../src/graph/ops.ts";
+import { leaf } from "../../src/graph/build.ts";
+import { buildGraph, type Graph, type GraphOutput, typeOf } from "../../src/graph/graph.ts";
+import { accumulatingOutputs, type OpName, opNames } from "../../src/graph/ops.ts";
 import type { Backend } from "../../src/runtime/backend.ts";
 import { createNativeBackend } from "../../src/runtime/native/backend.ts";
 import { createReferenceBackend } from "../../src/runtime/reference/backend.ts";
@@ -27,6 +28,9 @@ function barOf(dtypes: readonly DType[], reduction: number): number {
   return 1e-6 * Math.sqrt(Math.max(reduction, 1));
 }
 
+/** What memory of results holds before a run: 1 as float32, small as bits of other dtypes. */
+const before = 1;
+
 interface Result {
   readonly dtype: DType;
   readonly values: Float64Array;
@@ -45,10 +49,10 @@ async function run<Op extends OpName>(backend: Backend, graph: Graph, sample: Sa
   const places = graph.outputs.map(({ name, value, target }) => {
     const type = typeOf(value);
     const dtype = wide && isFloat(type.dtype) ? "f64" : type.dtype;
-    if (target === undefined) {
-      bindings[name] = backend.allocate(dtype, elementCount(type.shape as number[]));
-    }
-    return { data: bindings[target?.node.attributes.name ?? name]!, stored: dtype, dtype: type.dtype };
+    const place = target?.node.attributes.name ?? name;
+    // What is there before is added to or overwritten.
+    bindings[place] ??= backend.allocate(dtype, elementCount(type.shape as number[])).fill(before);
+    return { data: bindings[place]!, stored: dtype, dtype: type.dtype };
   });
   const executable = backend.compile(graph);
   await executable.run(bindings);
@@ -72,8 +76,12 @@ function relativeError(actual: Float64Array, expected: Float64Array): number {
   return size === 0 ? Math.sqrt(error) : Math.sqrt(error / size);
 }
 
-async function compare<Op extends OpName>(backend: Backend, op: Op, sample: Sample<Op>): Promise<string[]> {
-  const graph = graphOf(op, sample);
+async function compare<Op extends OpName>(
+  backend: Backend,
+  op: Op,
+  sample: Sample<Op>,
+  graph = graphOf(op, sample),
+): Promise<string[]> {
   const expected = await run(reference, graph, sample);
   const actual = await run(backend, graph, sample);
   return actual.flatMap(({ dtype, values }, index) => {
@@ -98,5 +106,18 @@ describe.each(backends)("$name", ({ backend }) => {
       }
     }
     expect(failures).toEqual([]);
+  });
+
+  test.each(Object.keys(accumulatingOutputs) as OpName[])("%s adds to what is there", async (op) => {
+    const added = accumulatingOutputs[op]!;
+    for (const sample of (samples[op] as OpSamples<typeof op>).make("f32")) {
+      const graph = graphOf(op, sample);
+      const outputs = graph.outputs.map((output, index): GraphOutput => {
+        if (!added.includes(index)) return output;
+        const target = leaf(`total${index}`, "state", typeOf(output.value).shape, "f32");
+        return { ...output, target, accumulate: true };
+      });
+      expect(await compare(backend, op, sample, buildGraph(graph.name, outputs))).toEqual([]);
+    }
   });
 });

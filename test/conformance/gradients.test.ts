@@ -1,10 +1,11 @@
 import { expect, test } from "vitest";
 import { PhiloxStream } from "../../src/base/random.ts";
-import { elementCount } from "../../src/base/shape.ts";
+import { elementCount, symbolic } from "../../src/base/shape.ts";
 import {
   add,
   binary,
   cast,
+  constant,
   divide,
   leaf,
   multiply,
@@ -202,6 +203,45 @@ test("ties share the gradient of maximum, minimum and of reductions to extremes"
   expect(gradientAt(sum(binary("maximum", x, other)), x, values)).toEqual([0.5, 1, 0, 0.5]);
   expect(gradientAt(sum(binary("minimum", x, other)), x, values)).toEqual([0.5, 0, 1, 0.5]);
   expect(gradientAt(sum(reduce("maximum", x, [0])), x, values)).toEqual([0, 0.5, 0.5, 0]);
+});
+
+test("powers have finite gradients at 0", () => {
+  const [a, values] = leafOf("a", [3], [0, 0, 2]);
+  const [b, exponents] = leafOf("b", [3], [2, 0, 3]);
+  const both = new Map([...values, ...exponents]);
+  const loss = sum(binary("power", a, b));
+  expect(gradientAt(loss, a, both)).toEqual([0, 0, 12]);
+  const byExponent = gradientAt(loss, b, both);
+  expect(byExponent.slice(0, 2)).toEqual([0, 0]);
+  expect(byExponent[2]).toBeCloseTo(8 * Math.log(2), 14);
+});
+
+test("the log of the sum of exponentials has a gradient of its own, in ignored rows too", () => {
+  const [x, values] = leafOf("x", [2, 3], [1, 2, 3, 0, -1, 0.5]);
+  const targets = constant([-1, 2], [2], "i32");
+  const { node } = apply("cross_entropy", [x, targets], {});
+  const logsumexp: Value = { node, index: 1 };
+  checkGradients(sum(multiply(logsumexp, logsumexp)), [x], values);
+});
+
+test("gradients of statistics are refused, not dropped", () => {
+  const [x] = leafOf("x", [2, 3], [1, 2, 3, 0, -1, 0.5]);
+  const { node } = apply("rms_norm", [x, constant([1, 1, 1], [3])], { epsilon: 1e-5 });
+  expect(() => gradients(sum({ node, index: 1 }), [x])).toThrow(
+    /result 1 of rms_norm cannot be differentiated/,
+  );
+});
+
+test("rows gathered from a symbolic number of rows get gradients of as many", () => {
+  const rows = symbolic("rows", 5);
+  const x = leaf("x", "input", [rows, 2], "f32");
+  const gathered = apply("gather", [x, constant([1, 1, 0], [3], "i32")], {});
+  const [gradient] = gradients(sum(multiply(gathered, gathered)), [x]);
+  const graph = buildGraph("gradient", [{ name: "g", value: gradient! }]);
+  const leaves = new Map([["x", { shape: [3, 2], values: Float64Array.of(1, 2, 3, 4, 5, 6) }]]);
+  const { shape, values } = evaluate(graph, leaves, { rows: 3 }).get("g")!;
+  expect(shape).toEqual([3, 2]);
+  expect([...values]).toEqual([2, 4, 12, 16, 0, 0]);
 });
 
 test("a value that is used twice collects both gradients, one that is not used gets zeros", () => {

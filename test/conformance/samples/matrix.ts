@@ -199,7 +199,7 @@ export const matrixSamples: { readonly [Op in MatrixOp]: OpSamples<Op> } = {
       {
         name: "odd sizes",
         inputs: [normal([37], "f32"), ...lossInputs(dtype, 37, 45, 331), randomIntegers([37], -1, 331)],
-        attributes: { weightDType: dtype },
+        attributes: { weightDType: "f32" },
         reduction: 331,
       },
     ],

@@ -81,10 +81,15 @@ const derivatives: { readonly [Operation in ElementwiseOperation]: Derivative } 
     const tie = multiply(binary("equal", a!, b!), 0.5);
     return [multiply(g, add(binary("less", a!, b!), tie)), multiply(g, add(binary("less", b!, a!), tie))];
   },
-  power: (g, [a, b], y) => [
-    multiply(g, multiply(b!, binary("power", a!, subtract(b!, 1)))),
-    multiply(g, multiply(y, unary("log", a!))),
-  ],
+  power: (g, [a, b], y) => {
+    // Both are 0 where their factor b or y = 0^b is, whatever the infinity beside it.
+    const exponent = elementwise("select", b!, subtract(b!, 1), scalar(1));
+    const base = elementwise("select", a!, a!, scalar(1));
+    return [
+      multiply(g, multiply(b!, binary("power", a!, exponent))),
+      multiply(g, multiply(y, unary("log", base))),
+    ];
+  },
   less: none,
   less_equal: none,
   equal: none,

@@ -45,10 +45,11 @@ export const matrixGradients: {
   linear_cross_entropy: (node, [g]) => {
     if (g === undefined) return [];
     const [hidden, weight, targets] = node.inputs as [Value, Value, Value];
-    const gradient = apply("linear_cross_entropy_gradient", [g, hidden, weight, targets], {
-      weightDType: gradientDType(weight),
+    const { node: gradient } = apply("linear_cross_entropy_gradient", [g, hidden, weight, targets], {
+      weightDType: "f32",
     });
-    return [{ ...gradient, index: 1 }, { ...gradient, index: 2 }, undefined];
+    const dWeight = cast({ node: gradient, index: 2 }, gradientDType(weight));
+    return [{ node: gradient, index: 1 }, dWeight, undefined];
   },
 };
 

@@ -1,4 +1,4 @@
-import { type Dimension, upperBound } from "../../../base/shape.ts";
+import { type Dimension, sameShape, upperBound } from "../../../base/shape.ts";
 import { binary, broadcast, cast, divide, multiply, reduce, reshape, sumTo, transpose } from "../../build.ts";
 import { apply, shapeOf, type Value } from "../../graph.ts";
 import type { GradientRule } from "../gradient.ts";
@@ -43,8 +43,13 @@ export const movementGradients: { readonly [Op in MovementOp]: GradientRule<Op> 
     });
   },
   gather: (node, [g]) => {
-    const [x, ids] = node.inputs;
-    return [g && apply("scatter_add", [g, ids!], { rows: upperBound(shapeOf(x!)[0]!) }), undefined];
+    const [x, ids] = node.inputs as [Value, Value];
+    if (g === undefined) return [];
+    const shape = shapeOf(x);
+    const sums = apply("scatter_add", [g, ids], { rows: upperBound(shape[0]!) });
+    if (sameShape(shapeOf(sums), shape)) return [sums, undefined];
+    // A symbolic number of rows: the sums have as many as there can be.
+    return [apply("slice", [sums], { starts: shape.map(() => 0), sizes: shape }), undefined];
   },
   scatter_add: (node, [g]) => [g && apply("gather", [g, node.inputs[1]!], {}), undefined],
   reduce: (node, [g]) => {

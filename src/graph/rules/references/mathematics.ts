@@ -1,7 +1,7 @@
 import type { ElementwiseOperation } from "../../expression.ts";
 
 /**
- * The error function by its series of positive terms, exact to the last bits of float64:
+ * The error function by its series of positive terms, within 1e-15:
  * erf(x) = 2/sqrt(pi) exp(-x^2) sum over n of 2^n x^(2n+1) / (1 * 3 * … * (2n+1)) (DLMF 7.6.2).
  */
 export function erf(x: number): number {

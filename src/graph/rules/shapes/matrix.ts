@@ -83,6 +83,8 @@ export const matrixShapes: { readonly [Op in MatrixOp]: ShapeRule<Op> } = {
     const [dLosses, hidden, weight, targets] = operands(inputs, 4, fail);
     const losses = checkLoss(hidden!, weight!, targets!, fail);
     requireSame(dLosses!.shape, losses.shape, "the losses and their gradients", fail);
+    // Kernels add up the parts of the weight's gradient in its memory.
+    if (weightDType !== "f32") fail(`the gradient of the weight is f32, not ${weightDType}`, "a cast of it");
     return [losses, hidden!, { shape: weight!.shape, dtype: weightDType }];
   },
 };
