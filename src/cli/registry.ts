@@ -12,6 +12,14 @@ export interface RegisteredCommand {
 /** Every finished command, in the order of `slipstream --help`. */
 export const registeredCommands: readonly RegisteredCommand[] = [
   {
+    name: "train",
+    summary: "train a language model from a config",
+    load: async () =>
+      (await import("./commands/train.ts")).defineTrain(async (options) =>
+        (await import("./train/run.ts")).runTrain(options),
+      ),
+  },
+  {
     name: "generate",
     summary: "continue a prompt with a model",
     load: async () =>

@@ -1,4 +1,5 @@
 import { debugLevel } from "../base/environment.ts";
+import type { SymbolValues } from "../base/shape.ts";
 import type { Graph } from "../graph/graph.ts";
 import { graphCost } from "../graph/rules/cost.ts";
 import type { RecomputePolicy } from "./passes/recompute.ts";
@@ -32,6 +33,14 @@ export function compileProgram(graph: Graph, options: ProgramOptions = {}): Comp
   const compiled = plan(policy);
   if (debugLevel() >= 2) process.stderr.write(`${describeProgram(compiled.program)}\n`);
   return { ...compiled, flops: graphCost(compiled.graph).flops };
+}
+
+/**
+ * The arithmetic that a graph asks for in a run of these sizes: what it would cost with everything kept, so
+ * that recomputation does not count as useful work.
+ */
+export function modelFlops(graph: Graph, symbols: SymbolValues): number {
+  return graphCost(runPasses(graph, pipeline()), symbols).flops;
 }
 
 /** A program as text: a line a step. */

@@ -1,5 +1,6 @@
 import type { DType, TensorData } from "../base/dtype.ts";
 import { RunError } from "../base/errors.ts";
+import { modelFlops } from "../compiler/compile.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
@@ -38,6 +39,8 @@ export interface EngineOptions {
   readonly optimizer: Optimizer;
   /** Tokens of a micro-batch. */
   readonly microBatchTokens: number;
+  /** Rows of a micro-batch, for counting the arithmetic of attention. */
+  readonly microBatchRows: number;
   /** Micro-batches of an update; decides whether gradients must be added. */
   readonly accumulationSteps: number;
   /** The largest gradient norm; 0 does not clip. */
@@ -100,7 +103,9 @@ export class TrainingEngine {
     this.#loss = flat(1);
     this.#bindings = this.#collectBindings();
     const model = this.#model;
-    this.#first = backend.compile(accumulateGraph(model, tokens, false), { recompute });
+    const graph = accumulateGraph(model, tokens, false);
+    this.modelFlops = modelFlops(graph, { tokens, offsets: options.microBatchRows + 1 });
+    this.#first = backend.compile(graph, { recompute });
     if (options.accumulationSteps > 1)
       this.#next = backend.compile(accumulateGraph(model, tokens, true), { recompute });
     this.#norm = backend.compile(normGraph(this.layout));
@@ -113,9 +118,7 @@ export class TrainingEngine {
   }
 
   /** Model FLOPs of one micro-batch: forward and backward, recomputation not counted. */
-  get modelFlops(): number {
-    return this.#options.recompute.mode === "none" ? this.#first.flops : this.#plainFlops();
-  }
+  readonly modelFlops: number;
 
   /** Memory plans of the programs, by name. */
   get memory(): Readonly<Record<string, Executable["memory"]>> {
@@ -232,14 +235,6 @@ export class TrainingEngine {
   get #model(): TrainedModel {
     const { language, parameters, dtype } = this.#options;
     return { language, parameters, layout: this.layout, dtype };
-  }
-
-  #plainFlops(): number {
-    const { backend, microBatchTokens } = this.#options;
-    const executable = backend.compile(accumulateGraph(this.#model, microBatchTokens, false));
-    const { flops } = executable;
-    executable.dispose();
-    return flops;
   }
 
   #collectBindings(): Record<string, TensorData> {

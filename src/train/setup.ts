@@ -220,6 +220,7 @@ export function buildEngine(
     parameters: model.parameters,
     dtype,
     optimizer: createOptimizer(config.optimizer),
+    microBatchRows: batch.microBatchSize,
     microBatchTokens: batch.microBatchSize * config.data.sequence_length,
     accumulationSteps: batch.accumulationSteps,
     gradientClipping: config.gradient_clipping,

@@ -37,6 +37,7 @@ async function makeEngine(dtype: DType, accumulationSteps: number, threads = 2) 
     dtype,
     optimizer: adam(curve.optimizer.params, true),
     microBatchTokens: (curve.batches[0]![0]!.length * rows) / accumulationSteps,
+    microBatchRows: rows / accumulationSteps,
     accumulationSteps,
     gradientClipping: curve.gradient_clipping,
     decays: (name) => space.table.get(name)!.shape.length > 1,

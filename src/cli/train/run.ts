@@ -1,0 +1,75 @@
+import { ConfigError } from "../../base/errors.ts";
+import { runTraining } from "../../train/run.ts";
+import { duration } from "../../train/view/text.ts";
+import { withBackend } from "../backend.ts";
+import type { TrainCommandOptions } from "../commands/train.ts";
+
+/** Exit status of a run that Ctrl-C ended: 128 + SIGINT, as shells have it. */
+const interruptedStatus = 130;
+
+/** Trains, and says how it ended and what to type next. */
+export async function runTrain(options: TrainCommandOptions): Promise<void> {
+  if (options.ranks > 1) {
+    throw new ConfigError(
+      "ranks_unavailable",
+      "training with several ranks is not available in this version",
+      {
+        where: "--ranks",
+        expected: "1",
+        received: String(options.ranks),
+      },
+    );
+  }
+  const controller = new AbortController();
+  const interrupt = (): void => {
+    // The second Ctrl-C does not wait for the step and the checkpoint.
+    if (controller.signal.aborted) process.exit(interruptedStatus);
+    controller.abort();
+  };
+  process.on("SIGINT", interrupt);
+  process.on("SIGTERM", interrupt);
+  try {
+    const backendOptions = {
+      backend: "native",
+      ...(options.trace === undefined ? {} : { trace: options.trace }),
+    } as const;
+    await withBackend(backendOptions, async (backend) => {
+      const { overrides, resume, config: configPath } = options;
+      const { outcome, config } = await runTraining({
+        configPath,
+        overrides,
+        resume,
+        backend,
+        signal: controller.signal,
+      });
+      const say = (line: string): boolean => process.stdout.write(`${line}\n`);
+      const elapsed = duration(outcome.elapsedSeconds);
+      if (outcome.reason === "interrupted") {
+        say(`stopped after step ${outcome.step}; checkpoint: ${outcome.checkpoint}`);
+        say(
+          `resume with: slipstream train ${configPath}${overrides.map((set) => ` --set ${set}`).join("")} --resume`,
+        );
+        process.exitCode = interruptedStatus;
+        return;
+      }
+      const evaluation =
+        outcome.evaluationLoss === undefined ? "" : `, evaluation loss ${outcome.evaluationLoss.toFixed(4)}`;
+      say(`${outcome.step} steps in ${elapsed}: loss ${outcome.loss.toFixed(4)}${evaluation}`);
+      if (config.stop_at_loss !== undefined) {
+        const reached = outcome.reason === "reached_loss";
+        say(
+          reached
+            ? `reached loss ${config.stop_at_loss} after ${elapsed}`
+            : `did not reach loss ${config.stop_at_loss}`,
+        );
+      }
+      say(`model:      ${outcome.model}`);
+      say(`checkpoint: ${outcome.checkpoint}`);
+      say(`metrics:    ${config.output_dir}/metrics.jsonl, ${config.output_dir}/loss.svg`);
+      say(`next:       slipstream generate ${outcome.model} --prompt "..."`);
+    });
+  } finally {
+    process.off("SIGINT", interrupt);
+    process.off("SIGTERM", interrupt);
+  }
+}
