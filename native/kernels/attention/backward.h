@@ -182,7 +182,7 @@ void attention_gradient(const KernelCall& call) {
   const float* logsumexp = call.inputs[5].as<float>();
   const Problem problem = read_problem(call, q, k, call.inputs[6]);
   const int64_t size = problem.size, pitch = round_up(size, Engine::kPitchMultiple);
-  const int64_t longest = problem.longest(), group_heads = problem.group_heads();
+  const int64_t group_heads = problem.group_heads();
   using Unit = BackwardUnit<Engine>;
   using Scratch = BackwardScratch<Engine>;
 
@@ -216,22 +216,27 @@ void attention_gradient(const KernelCall& call) {
     store_rows(unit.d_values + first * pitch, pitch, 1.0f, count, size, head_rows(d_v, token, group), first);
   };
 
-  Pieces unit_size{nullptr}, task_size{nullptr};
-  Unit(unit_size, longest, pitch);
+  Pieces task_size{nullptr};
   Scratch(task_size, pitch);
+  const auto bytes_of = [&](int64_t length) {
+    Pieces unit_size{nullptr};
+    Unit(unit_size, length, pitch);
+    return unit_size.used + task_size.used;
+  };
   const auto whole = [&](int64_t index, int thread) {
     [[maybe_unused]] const typename Engine::Session session;
-    Pieces pieces{static_cast<uint8_t*>(call.threads.scratch(thread, unit_size.used + task_size.used))};
-    const Unit unit(pieces, longest, pitch);
+    const int64_t length = problem.visibility(index).keys, blocks = block_count(length);
+    Pieces pieces{static_cast<uint8_t*>(call.threads.scratch(thread, bytes_of(length)))};
+    const Unit unit(pieces, length, pitch);
     const Scratch scratch(pieces, pitch);
-    const int64_t blocks = block_count(problem.visibility(index).keys);
     for (int64_t block = 0; block < blocks; block++) pack(index, block, unit, scratch);
     for (int64_t task = 0; task < blocks * group_heads; task++) compute(index, task, false, unit, scratch);
     for (int64_t block = 0; block < blocks; block++) finish(index, block, unit, scratch);
   };
   const auto shared = [&](int64_t index) {
-    Pieces shared_pieces{static_cast<uint8_t*>(call.threads.scratch(0, unit_size.used + task_size.used))};
-    const Unit unit(shared_pieces, longest, pitch);
+    const int64_t length = problem.visibility(index).keys, blocks = block_count(length);
+    Pieces shared_pieces{static_cast<uint8_t*>(call.threads.scratch(0, bytes_of(length)))};
+    const Unit unit(shared_pieces, length, pitch);
     const auto run = [&](int64_t tasks, const auto& body) {
       call.threads.parallel_tasks(tasks, [&](int64_t task, int thread) {
         [[maybe_unused]] const typename Engine::Session session;
@@ -240,7 +245,6 @@ void attention_gradient(const KernelCall& call) {
         body(index, task, unit, Scratch(pieces, pitch));
       });
     };
-    const int64_t blocks = block_count(problem.visibility(index).keys);
     run(blocks, pack);
     run(blocks * group_heads, [&](int64_t unit_index, int64_t task, const Unit& of, const Scratch& scratch) {
       compute(unit_index, task, true, of, scratch);
@@ -249,7 +253,8 @@ void attention_gradient(const KernelCall& call) {
   };
   const auto load_of = [&](int64_t unit) {
     const Visibility visibility = problem.visibility(unit);
-    return UnitLoad{visibility.pairs(visibility.keys), block_count(visibility.keys) * group_heads};
+    return UnitLoad{visibility.pairs(visibility.keys), block_count(visibility.keys) * group_heads,
+                    bytes_of(visibility.keys)};
   };
   for_each_unit(call.threads, problem.units(), load_of, whole, shared);
 }

@@ -38,6 +38,22 @@ inline void load_query(const Rows& rows, int64_t index, float scale, int64_t siz
     (Vector::load(query + d) * Vector(scale)).store(query + d);
 }
 
+// The slots of tokens [first, first + count), without a division a token.
+inline void list_slots(const Rows& cache, int64_t first, int64_t count, int64_t* slots) {
+  int64_t block = first / cache.block_size, inside = first % cache.block_size;
+  for (int64_t i = 0; i < count; i++) {
+    slots[i] = cache.blocks[block] * cache.block_size + inside;
+    if (++inside == cache.block_size) {
+      inside = 0;
+      block++;
+    }
+  }
+}
+
+SLIPSTREAM_INLINE void fetch_ahead(const uint8_t* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
+}
+
 // Lane i: the product of the query with row i.
 template <class T>
 SLIPSTREAM_INLINE Vector dot_rows(const float* query, const T* const* rows, int64_t size) {
@@ -86,6 +102,8 @@ template <class K, class V>
 void decode_piece_of(const DecodeTask& task, const DecodeScratch& scratch, float* partial) {
   const int64_t rows = task.queries * task.group_heads, step = partial_pitch(task.pitch);
   const Vector nothing = -__builtin_inff();
+  int64_t slots[kDecodePiece];
+  list_slots(task.keys, task.begin, task.end - task.begin, slots);
   for (int64_t r = 0; r < rows; r++) {
     std::memset(partial + r * step, 0, step * sizeof(float));
     partial[r * step] = -__builtin_inff();
@@ -96,9 +114,16 @@ void decode_piece_of(const DecodeTask& task, const DecodeScratch& scratch, float
     const V* values[kDecodeChunk];
     for (int64_t j = 0; j < kDecodeChunk; j++) {
       // Behind the end the last row stands in; its scores are masked.
-      const int64_t token = chunk + smaller(j, count - 1);
-      keys[j] = reinterpret_cast<const K*>(task.keys.row(token));
-      values[j] = reinterpret_cast<const V*>(task.values.row(token));
+      const int64_t slot = slots[chunk - task.begin + smaller(j, count - 1)];
+      keys[j] = reinterpret_cast<const K*>(task.keys.data + slot * task.keys.stride);
+      values[j] = reinterpret_cast<const V*>(task.values.data + slot * task.values.stride);
+    }
+    // Rows of one head lie far apart: the processor does not fetch them ahead by itself.
+    const int64_t next = chunk + kDecodeChunk - task.begin;
+    for (int64_t i = next; i < smaller(task.end - task.begin, next + kDecodeChunk); i++) {
+      fetch_ahead(task.keys.data + slots[i] * task.keys.stride, task.size * static_cast<int64_t>(sizeof(K)));
+      fetch_ahead(task.values.data + slots[i] * task.values.stride,
+                  task.size * static_cast<int64_t>(sizeof(V)));
     }
     for (int64_t r = 0; r < rows; r++) {
       float* state = partial + r * step;

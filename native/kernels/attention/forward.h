@@ -164,16 +164,20 @@ struct ForwardHead {
 };
 
 // Attention of all units: unit_of(unit) is a ForwardUnit, head_of(unit, head of the group) a ForwardHead.
-// Units without queries are passed over; `longest` is the most keys of any unit.
+// Units without queries are passed over.
 template <class Engine, class UnitOf, class HeadOf>
-void forward_units(ThreadPool& threads, int64_t units, int64_t group_heads, int64_t longest, float scale,
-                   int64_t size, const UnitOf& unit_of, const HeadOf& head_of) {
+void forward_units(ThreadPool& threads, int64_t units, int64_t group_heads, float scale, int64_t size,
+                   const UnitOf& unit_of, const HeadOf& head_of) {
   const int64_t pitch = round_up(size, Engine::kPitchMultiple);
   using Packed = PackedUnit<Engine>;
   using Scratch = ForwardScratch<Engine>;
-  Pieces unit_size{nullptr}, task_size{nullptr};
-  Packed(unit_size, longest, pitch);
+  Pieces task_size{nullptr};
   Scratch(task_size, pitch);
+  const auto bytes_of = [&](const ForwardUnit& unit) {
+    Pieces unit_size{nullptr};
+    Packed(unit_size, unit.visibility.keys, pitch);
+    return unit_size.used + task_size.used;
+  };
 
   // Key blocks before the first one that any query sees are not packed.
   const auto first_block = [](const ForwardUnit& unit) {
@@ -195,19 +199,19 @@ void forward_units(ThreadPool& threads, int64_t units, int64_t group_heads, int6
   };
   const auto whole = [&](int64_t index, int thread) {
     [[maybe_unused]] const typename Engine::Session session;
-    Pieces pieces{static_cast<uint8_t*>(threads.scratch(thread, unit_size.used + task_size.used))};
-    const Packed packed(pieces, longest, pitch);
-    const Scratch scratch(pieces, pitch);
     const ForwardUnit unit = unit_of(index);
+    Pieces pieces{static_cast<uint8_t*>(threads.scratch(thread, bytes_of(unit)))};
+    const Packed packed(pieces, unit.visibility.keys, pitch);
+    const Scratch scratch(pieces, pitch);
     const int64_t blocks = block_count(unit.visibility.keys) - first_block(unit);
     const int64_t tasks = block_count(unit.queries) * group_heads;
     for (int64_t block = 0; block < blocks; block++) pack(unit, index, block, packed, scratch);
     for (int64_t task = 0; task < tasks; task++) compute(unit, index, task, packed, scratch);
   };
   const auto shared = [&](int64_t index) {
-    Pieces shared_pieces{static_cast<uint8_t*>(threads.scratch(0, unit_size.used + task_size.used))};
-    const Packed packed(shared_pieces, longest, pitch);
     const ForwardUnit unit = unit_of(index);
+    Pieces shared_pieces{static_cast<uint8_t*>(threads.scratch(0, bytes_of(unit)))};
+    const Packed packed(shared_pieces, unit.visibility.keys, pitch);
     const auto run = [&](int64_t tasks, const auto& body) {
       threads.parallel_tasks(tasks, [&](int64_t task, int thread) {
         [[maybe_unused]] const typename Engine::Session session;
@@ -221,7 +225,8 @@ void forward_units(ThreadPool& threads, int64_t units, int64_t group_heads, int6
   };
   const auto load_of = [&](int64_t index) {
     const ForwardUnit unit = unit_of(index);
-    return UnitLoad{unit.visibility.pairs(unit.queries), block_count(unit.queries) * group_heads};
+    return UnitLoad{unit.visibility.pairs(unit.queries), block_count(unit.queries) * group_heads,
+                    bytes_of(unit)};
   };
   for_each_unit(threads, units, load_of, whole, shared);
 }
@@ -232,7 +237,7 @@ void attention(const KernelCall& call) {
   const Problem problem = read_problem(call, q, k, call.inputs[3]);
   const Tensor* logsumexp = call.optional_output(1);
   forward_units<Engine>(
-      call.threads, problem.units(), problem.group_heads(), problem.longest(), problem.scale, problem.size,
+      call.threads, problem.units(), problem.group_heads(), problem.scale, problem.size,
       [&](int64_t unit) {
         const Visibility visibility = problem.visibility(unit);
         const int64_t token = problem.first_token(unit), group = unit % problem.groups;

@@ -103,9 +103,9 @@ inline void decode_sequences(const PagedProblem& problem) {
       const int64_t middle = (low + high) / 2;
       (first_items[middle] <= item ? low : high) = middle;
     }
-    const int64_t s = low, pieces = problem.pieces(s);
-    const int64_t group = (item - first_items[s]) / pieces;
-    const int64_t piece = problem.first_piece(s) + (item - first_items[s]) % pieces;
+    // Heads follow each other: their rows of one token lie side by side.
+    const int64_t s = low, number = item - first_items[s], group = number % problem.groups;
+    const int64_t piece = problem.first_piece(s) + number / problem.groups;
     Pieces memory{thread == 0 ? shared.base + shared_bytes
                               : static_cast<uint8_t*>(threads.scratch(thread, task_size.used))};
     const DecodeScratch scratch(memory, most_rows, pitch);
@@ -132,12 +132,12 @@ inline void decode_sequences(const PagedProblem& problem) {
   threads.parallel_tasks(problem.sequences * problem.groups, [&](int64_t unit, int) {
     const int64_t s = unit / problem.groups, group = unit % problem.groups, pieces = problem.pieces(s);
     if (pieces == 0) return;
-    const float* of_unit = partials + (first_items[s] + group * pieces) * partial;
+    const float* of_unit = partials + (first_items[s] + group) * partial;
     for (int64_t head = 0; head < group_heads; head++) {
       const Rows rows = head_rows(problem.out, problem.query_offsets[s], group * group_heads + head);
       for (int64_t i = 0; i < problem.queries(s); i++) {
-        merge_pieces(of_unit + (i * group_heads + head) * partial_pitch(pitch), partial, pieces, problem.size,
-                     rows, i);
+        merge_pieces(of_unit + (i * group_heads + head) * partial_pitch(pitch), partial * problem.groups,
+                     pieces, problem.size, rows, i);
       }
     }
   });
@@ -148,13 +148,8 @@ void paged_attention(const KernelCall& call) {
   const PagedProblem problem(call);
   const int64_t group_heads = problem.group_heads();
   decode_sequences(problem);
-  int64_t longest = 0;
-  for (int64_t s = 0; s < problem.sequences; s++) {
-    if (!problem.decodes(s)) longest = larger(longest, problem.context_lengths[s]);
-  }
-  if (longest == 0) return;
   forward_units<Engine>(
-      call.threads, problem.sequences * problem.groups, group_heads, longest, problem.scale, problem.size,
+      call.threads, problem.sequences * problem.groups, group_heads, problem.scale, problem.size,
       [&](int64_t unit) {
         const int64_t s = unit / problem.groups, group = unit % problem.groups;
         if (problem.decodes(s)) return ForwardUnit{};
