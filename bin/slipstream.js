@@ -62,6 +62,8 @@ Promise.all([import("node:fs"), import("node:url"), import("node:module"), impor
     failForVersion(inRepository ? needed.join(".") : needed[0], remedy);
   })
   .catch((error) => {
-    if (isAtLeast(needed[0], 0)) fail(`internal: ${error instanceof Error ? error.stack : error}`);
+    if (/^Cannot find package/.test(error.message)) {
+      fail("a package that it needs is not installed: run `npm ci` in its folder");
+    } else if (isAtLeast(needed[0], 0)) fail(`internal: ${error instanceof Error ? error.stack : error}`);
     else failForVersion(needed[0], "install one from https://nodejs.org");
   });
