@@ -39,7 +39,7 @@ export function parseIds(text: string): number[] {
 }
 
 /** Adds one `path.to.key=value` to those given before. */
-export function collectOverride(text: string, previous: readonly string[]): string[] {
+export function collectOverride(text: string, previous: readonly string[] = []): string[] {
   if (/^[^=\s]+=/.test(text)) return [...previous, text];
   throw new InvalidArgumentError(
     "Expected path.to.key=value, such as optimizer.params.lr=3e-4, without spaces around the equals sign.",

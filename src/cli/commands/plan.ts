@@ -24,7 +24,6 @@ export function definePlan(run: (options: PlanCommandOptions) => Promise<void>):
       "--set <KEY=VALUE>",
       "replace one value of the config, by its path; may be repeated",
       collectOverride,
-      [],
     )
     .option("--ranks <N>", "plan for N ranks", integerFrom(1, 65536), 1)
     .option("--json", "print one JSON object instead of a table")
@@ -41,8 +40,8 @@ export function definePlan(run: (options: PlanCommandOptions) => Promise<void>):
         next: "`slipstream train --help`",
       }),
     )
-    .action(async (config: string, options: { set: string[]; ranks: number; json?: boolean }) => {
-      const { set: overrides, ...rest } = options;
+    .action(async (config: string, options: { set?: string[]; ranks: number; json?: boolean }) => {
+      const { set: overrides = [], ...rest } = options;
       await run({ config, overrides, ...rest });
     });
 }

@@ -28,10 +28,9 @@ export function defineTrain(run: (options: TrainCommandOptions) => Promise<void>
       "--set <KEY=VALUE>",
       "replace one value of the config, by its path; may be repeated",
       collectOverride,
-      [],
     )
     .option("--ranks <N>", "train with N ranks in this process", integerFrom(1, 1024), 1)
-    .option("--resume", "go on from the last complete checkpoint in output_dir", false);
+    .option("--resume", "go on from the last complete checkpoint in output_dir");
   return addTraceOption(command)
     .addHelpText(
       "after",
@@ -48,9 +47,12 @@ export function defineTrain(run: (options: TrainCommandOptions) => Promise<void>
       }),
     )
     .action(
-      async (config: string, options: { set: string[]; ranks: number; resume: boolean; trace?: string }) => {
-        const { set: overrides, ...rest } = options;
-        await run({ config, overrides, ...rest });
+      async (
+        config: string,
+        options: { set?: string[]; ranks: number; resume?: boolean; trace?: string },
+      ) => {
+        const { set: overrides = [], resume = false, ...rest } = options;
+        await run({ config, overrides, resume, ...rest });
       },
     );
 }
