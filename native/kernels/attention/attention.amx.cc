@@ -9,7 +9,8 @@ namespace slipstream {
 namespace {
 
 void attention_amx(const KernelCall& call) {
-  if (call.inputs[0].dtype == DType::bf16) {
+  const Tensor* inputs = call.inputs;
+  if (multiplies_bf16(read_problem(call, inputs[0], inputs[1], inputs[3]), inputs[0].dtype)) {
     attention<AmxEngine>(call);
   } else {
     attention_avx512(call);
@@ -17,7 +18,8 @@ void attention_amx(const KernelCall& call) {
 }
 
 void attention_gradient_amx(const KernelCall& call) {
-  if (call.inputs[1].dtype == DType::bf16) {
+  const Tensor* inputs = call.inputs;
+  if (multiplies_bf16(read_problem(call, inputs[1], inputs[2], inputs[6]), inputs[1].dtype)) {
     attention_gradient<AmxEngine>(call);
   } else {
     attention_gradient_avx512(call);

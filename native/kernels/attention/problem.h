@@ -117,5 +117,13 @@ SLIPSTREAM_INLINE Problem read_problem(const KernelCall& call, const Tensor& q, 
           static_cast<int64_t>(call.attributes[2])};
 }
 
+// Whether a call multiplies in bf16: its dtype is bf16, and queries see enough keys (more than 16) for the
+// roundings of bf16 weights and of their gradients to average out. With fewer, products in float32 keep the
+// error near that of rounding the results.
+SLIPSTREAM_INLINE bool multiplies_bf16(const Problem& problem, DType dtype) {
+  const bool few_keys = problem.longest() <= 16 || (problem.window > 0 && problem.window <= 16);
+  return dtype == DType::bf16 && !few_keys;
+}
+
 }  // namespace
 }  // namespace slipstream
