@@ -2,8 +2,9 @@ import { debugLevel } from "../base/environment.ts";
 import type { SymbolValues } from "../base/shape.ts";
 import type { Graph } from "../graph/graph.ts";
 import { graphCost } from "../graph/rules/cost.ts";
+import { verifyGraph } from "../graph/verify.ts";
 import type { RecomputePolicy } from "./passes/recompute.ts";
-import { pipeline, runPasses } from "./pipeline.ts";
+import { passesBeforeRecomputation, passesFromRecomputation, runPasses } from "./pipeline.ts";
 import { planProgram } from "./plan/plan.ts";
 import type { Program } from "./plan/program.ts";
 import { chooseRecomputePolicy, type RecomputeSetting } from "./recompute_policy.ts";
@@ -21,11 +22,22 @@ export interface CompiledProgram {
   readonly flops: number;
 }
 
-/** Runs the passes and plans the result: the way from a recorded graph to a program for kernels. */
+/**
+ * Runs the passes and plans the result: the way from a recorded graph to a program for kernels.
+ * @throws ConfigError where no recomputation meets a memory budget; InternalError for a malformed graph.
+ */
 export function compileProgram(graph: Graph, options: ProgramOptions = {}): CompiledProgram {
+  verifyGraph(graph);
+  // What comes before recomputation is the same for every policy that a budget tries.
+  const simplified = runPasses(graph, passesBeforeRecomputation);
+  const planned = new Map<RecomputePolicy | undefined, { graph: Graph; program: Program }>();
   const plan = (policy: RecomputePolicy | undefined): { graph: Graph; program: Program } => {
-    const lowered = runPasses(graph, pipeline(policy === undefined ? {} : { recompute: policy }));
-    return { graph: lowered, program: planProgram(lowered) };
+    const known = planned.get(policy);
+    if (known !== undefined) return known;
+    const lowered = runPasses(simplified, passesFromRecomputation(policy));
+    const result = { graph: lowered, program: planProgram(lowered) };
+    planned.set(policy, result);
+    return result;
   };
   const policy = chooseRecomputePolicy(graph, options.recompute ?? { mode: "none" }, (candidate) => {
     return plan(candidate).program.arenaBytes;

@@ -18,31 +18,37 @@ export interface Pass {
   readonly run: (graph: Graph) => Graph;
 }
 
-/** What the pipeline may do. */
-export interface PipelineOptions {
-  /** Which activations the backward pass computes again instead of keeping; none by default. */
-  readonly recompute?: RecomputePolicy;
-}
+/** The first half of the pipeline, in order: it simplifies what was recorded and fuses into products. */
+export const passesBeforeRecomputation: readonly Pass[] = [
+  { name: "simplify", run: simplify },
+  { name: "merge common subexpressions", run: mergeCommonSubexpressions },
+  { name: "fuse the loss into its gradient", run: fuseLossIntoGradient },
+  { name: "split stored sums", run: splitStoredSums },
+  { name: "remove dead code", run: removeDeadCode },
+  { name: "fuse matmul epilogues", run: fuseMatmulEpilogues },
+  { name: "remove dead code", run: removeDeadCode },
+];
 
-/** The whole pipeline, in order: from a recorded graph to the one that is planned for kernels. */
-export function pipeline(options: PipelineOptions = {}): readonly Pass[] {
-  const { recompute } = options;
+/** The second half: what is computed again, and the forms that kernels take. */
+export function passesFromRecomputation(recompute: RecomputePolicy | undefined): readonly Pass[] {
   return [
-    { name: "simplify", run: simplify },
-    { name: "merge common subexpressions", run: mergeCommonSubexpressions },
-    { name: "fuse the loss into its gradient", run: fuseLossIntoGradient },
-    { name: "split stored sums", run: splitStoredSums },
-    { name: "remove dead code", run: removeDeadCode },
-    { name: "fuse matmul epilogues", run: fuseMatmulEpilogues },
-    { name: "remove dead code", run: removeDeadCode },
     ...(recompute === undefined
       ? []
       : [{ name: "recompute activations", run: (graph: Graph) => recomputeActivations(graph, recompute) }]),
     { name: "fuse elementwise", run: fuseElementwise },
+    { name: "remove dead code", run: removeDeadCode },
     { name: "pack weights", run: packWeights },
     { name: "merge common subexpressions", run: mergeCommonSubexpressions },
     { name: "remove dead code", run: removeDeadCode },
   ];
+}
+
+/**
+ * The whole pipeline, in order: from a recorded graph to the one that is planned for kernels.
+ * @param recompute which activations the backward pass computes again instead of keeping; none by default.
+ */
+export function pipeline(recompute?: RecomputePolicy): readonly Pass[] {
+  return [...passesBeforeRecomputation, ...passesFromRecomputation(recompute)];
 }
 
 /** Runs passes in order. With `SLIPSTREAM_DEBUG=3` each result is printed and verified. */

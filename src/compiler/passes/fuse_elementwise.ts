@@ -1,4 +1,4 @@
-import { type DType, isFloat } from "../../base/dtype.ts";
+import { type DType, isFloat, roundTo } from "../../base/dtype.ts";
 import { sameShape } from "../../base/shape.ts";
 import type { Expression, Instruction } from "../../graph/expression.ts";
 import {
@@ -10,7 +10,7 @@ import {
   shapeOf,
   type Value,
 } from "../../graph/graph.ts";
-import { rewrite, usesOf } from "./rewrite.ts";
+import { rewrite, type Uses, usesOf } from "./rewrite.ts";
 
 /** Longer expressions, or ones of more operands, gain nothing: the work then outweighs the memory traffic. */
 const maximumInstructions = 32;
@@ -32,7 +32,11 @@ class Builder {
   }
 
   instruction(instruction: Instruction): number {
-    return this.#remember(JSON.stringify(instruction), () => this.instructions.push(instruction) - 1);
+    const key =
+      instruction.operation === "constant"
+        ? `constant ${Object.is(instruction.value, -0) ? "-0" : instruction.value}`
+        : `${instruction.operation} ${instruction.operands.join()}`;
+    return this.#remember(key, () => this.instructions.push(instruction) - 1);
   }
 
   /** Inlines an expression whose operands stand at `positions`; returns where its result stands. */
@@ -102,57 +106,112 @@ function rounding(dtype: DType): "round_bf16" | "round_f16" | undefined {
   return dtype === "bf16" ? "round_bf16" : dtype === "f16" ? "round_f16" : undefined;
 }
 
-/**
- * Gathers elementwise nodes into `map` nodes. A node is inlined into its readers where all of them are
- * elementwise and of its shape: its result is then never stored, at the price of computing it once a reader.
- * Rounding instructions keep every bit as it would be without fusion.
- */
-export function fuseElementwise(graph: Graph): Graph {
-  const uses = usesOf(graph);
-  const inlinable = (value: Value, reader: AnyNode): boolean => {
-    const node = value.node;
-    if (!isElementwise(node) || !isFloat(dtypeOf(value))) return false;
+/** Whether a value may be computed inside its readers instead of being stored. */
+class Inlining {
+  readonly #uses: Uses;
+  readonly #atHand = new Map<Node, boolean>();
+
+  constructor(graph: Graph) {
+    this.#uses = usesOf(graph);
+  }
+
+  allows(value: Value, reader: AnyNode): boolean {
+    const { node } = value;
+    if (!isElementwise(node) || !isFloat(dtypeOf(value)) || this.#uses.isOutput(value)) return false;
     // A recomputed copy must not reach behind the checkpoint that it starts from.
     if (reader.recomputed !== undefined && node.recomputed === undefined) return false;
-    if (uses.isOutput(value) || !sameShape(shapeOf(value), reader.outputs[0]!.shape)) return false;
-    const readers = uses.readers.get(node) ?? [];
-    return readers.every(
+    // Nor may a gradient keep two operands of the forward pass alive instead of one result.
+    const crosses = reader.scope.phase === "backward" && node.scope.phase === "forward";
+    if (crosses && !node.inputs.every((input) => this.#isAtHand(input.node))) return false;
+    const readers = this.#uses.readers.get(node) ?? [];
+    return [reader, ...readers].every(
       (other) =>
         isElementwise(other) &&
         isFloat(other.outputs[0]!.dtype) &&
         sameShape(other.outputs[0]!.shape, shapeOf(value)),
     );
-  };
+  }
+
+  /** Whether the backward pass has a forward result at hand anyway. */
+  #isAtHand(node: Node): boolean {
+    const known = this.#atHand.get(node);
+    if (known !== undefined) return known;
+    const readers = this.#uses.readers.get(node) ?? [];
+    const found =
+      node.op === "leaf" ||
+      node.op === "constant" ||
+      node.op === "fill" ||
+      readers.some((reader) => reader.scope.phase === "backward") ||
+      ((isElementwise(node) || node.op === "reshape" || node.op === "broadcast") &&
+        node.inputs.every((input) => this.#isAtHand(input.node)));
+    this.#atHand.set(node, found);
+    return found;
+  }
+}
+
+/** How an operand enters an expression. */
+interface Attempt {
+  /** Inline the expressions of operands. */
+  readonly deep: boolean;
+  /** Let the operands of broadcasts and fills of any shape stand for them: the other operands give the shape. */
+  readonly stretch: boolean;
+}
+
+const attempts: readonly Attempt[] = [
+  { deep: true, stretch: true },
+  { deep: true, stretch: false },
+  { deep: false, stretch: true },
+  { deep: false, stretch: false },
+];
+
+/**
+ * Gathers elementwise nodes into `map` nodes, with the broadcasts and the constants that they read. A node is
+ * inlined into its readers where all of them are elementwise and of its shape: its result is then never
+ * stored, at the price of computing it once a reader. Rounding instructions keep every bit as it would be
+ * without fusion.
+ */
+export function fuseElementwise(graph: Graph): Graph {
+  const inlining = new Inlining(graph);
   return rewrite(graph, (node, inputs) => {
     if (!isElementwise(node)) return undefined;
-    for (const deep of [true, false]) {
-      const builder = new Builder();
-      const positions = inputs.map((input, index) => {
-        if (input.node.op === "fill" && shapeOf(input).length === 0) {
-          return builder.instruction({
-            operation: "constant",
-            value: (input.node as Node<"fill">).attributes.value,
-          });
-        }
-        if (!deep || !isElementwise(input.node) || !inlinable(node.inputs[index]!, node))
-          return builder.input(input);
-        const inner = builder.inline(
-          expressionOf(input.node),
-          input.node.inputs.map((value) => builder.input(value)),
-        );
-        const operation = rounding(dtypeOf(input));
-        return operation === undefined ? inner : builder.instruction({ operation, operands: [inner] });
-      });
-      const result = builder.inline(expressionOf(node), positions);
-      const expression = builder.finish(result);
-      const fits =
-        expression.instructions.length <= maximumInstructions && builder.inputs.length <= maximumInputs;
-      if (deep && !fits) continue;
-      // With nothing but constants there is no operand to take the shape from: leave it as it is.
-      if (builder.inputs.length === 0) return undefined;
-      const fused = apply("map", builder.inputs, { expression, dtype: node.outputs[0]!.dtype }, node);
-      return sameShape(shapeOf(fused), node.outputs[0]!.shape) ? [fused] : undefined;
+    const inlined = inputs.map((_, index) => inlining.allows(node.inputs[index]!, node));
+    for (const attempt of attempts) {
+      const fused = fuse(node, inputs, inlined, attempt);
+      if (fused !== undefined) return [fused];
     }
     return undefined;
   });
+}
+
+function fuse(
+  node: ElementwiseNode,
+  inputs: readonly Value[],
+  inlined: readonly boolean[],
+  { deep, stretch }: Attempt,
+): Value | undefined {
+  const builder = new Builder();
+  const positions = inputs.map((input, index) => {
+    const operand = input.node as AnyNode;
+    if (operand.op === "fill" && (stretch || shapeOf(input).length === 0)) {
+      const value = roundTo(dtypeOf(input), operand.attributes.value);
+      return builder.instruction({ operation: "constant", value });
+    }
+    if (stretch && operand.op === "broadcast") return builder.input(operand.inputs[0]!);
+    if (!deep || !isElementwise(operand) || inlined[index] !== true) return builder.input(input);
+    const inner = builder.inline(
+      expressionOf(operand),
+      operand.inputs.map((value) => builder.input(value)),
+    );
+    const operation = rounding(dtypeOf(input));
+    return operation === undefined ? inner : builder.instruction({ operation, operands: [inner] });
+  });
+  const result = builder.inline(expressionOf(node), positions);
+  const expression = builder.finish(result);
+  const { dtype, shape } = node.outputs[0]!;
+  // With nothing but constants there is no operand to take the shape from.
+  if (builder.inputs.length === 0) return undefined;
+  if (deep && (expression.instructions.length > maximumInstructions || builder.inputs.length > maximumInputs))
+    return undefined;
+  const fused = apply("map", builder.inputs, { expression, dtype }, node);
+  return sameShape(shapeOf(fused), shape) ? fused : undefined;
 }

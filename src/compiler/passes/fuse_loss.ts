@@ -8,16 +8,6 @@ import { rewrite } from "./rewrite.ts";
 export function fuseLossIntoGradient(graph: Graph): Graph {
   const gradientNodes = graph.nodes.filter((node) => node.op === "linear_cross_entropy_gradient");
   if (gradientNodes.length === 0) return graph;
-  const dependsOnLoss = (loss: Node, gradient: Node): boolean => {
-    const seen = new Set<Node>();
-    const visit = (node: Node): boolean => {
-      if (node === loss) return true;
-      if (seen.has(node)) return false;
-      seen.add(node);
-      return node.inputs.some((input) => visit(input.node));
-    };
-    return visit(gradient);
-  };
   // The rewrite runs the gradient where the loss ran, before the readers of the loss.
   const replacement = new Map<Node, Node>();
   for (const loss of graph.nodes) {
@@ -25,11 +15,19 @@ export function fuseLossIntoGradient(graph: Graph): Graph {
     const gradient = gradientNodes.find((candidate) =>
       loss.inputs.every((input, index) => sameValue(input, candidate.inputs[index + 1]!)),
     );
-    if (gradient !== undefined && !dependsOnLoss(loss, gradient)) replacement.set(loss, gradient);
+    if (gradient !== undefined && !dependentsOf(loss, graph).has(gradient)) replacement.set(loss, gradient);
   }
-  if (replacement.size === 0) return graph;
   return rewrite(graph, (node) => {
     const gradient = replacement.get(node);
     return gradient === undefined ? undefined : [{ node: gradient, index: 0 }];
   });
+}
+
+/** The nodes whose results depend on a node's. */
+function dependentsOf(node: Node, graph: Graph): Set<Node> {
+  const dependents = new Set<Node>([node]);
+  for (const candidate of graph.nodes) {
+    if (candidate.inputs.some((input) => dependents.has(input.node))) dependents.add(candidate);
+  }
+  return dependents;
 }

@@ -1,20 +1,35 @@
-import { apply, type Graph, isLeaf, shapeOf, type Value } from "../../graph/graph.ts";
+import { type DType, isFloat } from "../../base/dtype.ts";
+import { sameShape } from "../../base/shape.ts";
+import { apply, dtypeOf, type Graph, isLeaf, type Node, shapeOf, type Value } from "../../graph/graph.ts";
 import { rewrite } from "./rewrite.ts";
 
-/** The parameter behind a value: the leaf itself, or the leaf that was cast to another dtype. */
-function parameterBehind(value: Value): Value<"leaf"> | undefined {
-  const source = value.node.op === "cast" || value.node.op === "map" ? value.node.inputs[0]! : value;
-  if (value.node.op === "map" && !isPlainCast(value)) return undefined;
-  return isLeaf(source) && source.node.attributes.kind === "parameter" ? source : undefined;
+type Elements = "f32" | "bf16";
+
+/** The operand of a node that does nothing but change the dtype. */
+function castOperand(value: Value): Value | undefined {
+  const { node } = value;
+  if (node.op === "cast") return node.inputs[0]!;
+  if (node.op !== "map" || node.inputs.length !== 1) return undefined;
+  const { expression } = (node as Node<"map">).attributes;
+  const plain = expression.instructions.length === 0 && sameShape(shapeOf(node.inputs[0]!), shapeOf(value));
+  return plain ? node.inputs[0]! : undefined;
 }
 
-function isPlainCast(value: Value): boolean {
-  const { node } = value;
-  return (
-    node.op === "map" &&
-    "expression" in node.attributes &&
-    node.attributes.expression.instructions.length === 0
-  );
+function isParameter(value: Value): boolean {
+  return isLeaf(value) && value.node.attributes.kind === "parameter";
+}
+
+/**
+ * What to pack for a product with `value`: the parameter itself, also behind a cast that rounds as packing does
+ * or not at all. Undefined where no parameter is behind it.
+ */
+function packedSource(value: Value, elements: Elements): Value | undefined {
+  if (isParameter(value)) return value;
+  const source = castOperand(value);
+  if (source === undefined || !isParameter(source)) return undefined;
+  const to: DType = dtypeOf(value);
+  const harmless = to === elements || (to === "f32" && dtypeOf(source) !== "f64");
+  return harmless && isFloat(dtypeOf(source)) ? source : value;
 }
 
 /**
@@ -25,13 +40,13 @@ export function packWeights(graph: Graph): Graph {
   return rewrite(graph, (node, inputs) => {
     if (node.op !== "matmul" || node.attributes.transposeA) return undefined;
     const [a, b, ...extra] = inputs as [Value, Value, ...Value[]];
-    const parameter = parameterBehind(b);
-    if (parameter === undefined || shapeOf(b).length !== 2) return undefined;
+    const elements: Elements = dtypeOf(a) === "bf16" ? "bf16" : "f32";
+    const source = packedSource(b, elements);
+    if (source === undefined || shapeOf(b).length !== 2) return undefined;
     const { transposeB, activation, bias, residual, dtype } = node.attributes;
-    const elements = a.node.outputs[a.index]!.dtype === "bf16" ? "bf16" : "f32";
     const columns = shapeOf(b)[transposeB ? 0 : 1];
     if (typeof columns !== "number") return undefined;
-    const packed = apply("pack_matrix", [parameter], { transposeB, elements });
+    const packed = apply("pack_matrix", [source], { transposeB, elements });
     return [
       apply(
         "matmul_packed",

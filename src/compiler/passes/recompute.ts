@@ -6,7 +6,9 @@ import {
   type Value,
   withInputs,
 } from "../../graph/graph.ts";
-import type { OpName } from "../../graph/ops.ts";
+import { inPlaceOutputs, type OpName } from "../../graph/ops.ts";
+import { parameterWork } from "../plan/parameter_work.ts";
+import { keyOf } from "../plan/storage.ts";
 
 /**
  * Which activations the backward pass computes again (Chen et al., "Training Deep Nets with Sublinear Memory
@@ -35,23 +37,25 @@ const cheapOps: ReadonlySet<OpName> = new Set<OpName>([
 /** One part of the forward pass that is run again. */
 interface Segment {
   readonly tag: number;
-  readonly contains: (node: Node) => boolean;
+  /** Whether a node is in the blocks of this part. */
+  readonly inside: (node: Node) => boolean;
+  /** Whether a node inside may be computed again. */
+  readonly repeats: (node: Node) => boolean;
 }
 
 function segmentsOf(policy: RecomputePolicy): Segment[] {
-  const whole = policy.segments.map((blocks, index): Segment => {
-    const members = new Set(blocks);
-    return {
-      tag: index,
-      contains: (node) =>
-        node.scope.phase === "forward" && node.scope.block !== undefined && members.has(node.scope.block),
-    };
-  });
+  const inBlocks =
+    (blocks: readonly number[]) =>
+    ({ scope }: Node): boolean =>
+      scope.phase === "forward" && scope.block !== undefined && blocks.includes(scope.block);
+  const whole = policy.segments.map(
+    (blocks, index): Segment => ({ tag: index, inside: inBlocks(blocks), repeats: () => true }),
+  );
   const cheap = policy.cheap.map(
     (block, index): Segment => ({
       tag: policy.segments.length + index,
-      contains: (node) =>
-        node.scope.phase === "forward" && node.scope.block === block && cheapOps.has(node.op),
+      inside: inBlocks([block]),
+      repeats: (node) => cheapOps.has(node.op),
     }),
   );
   return [...whole, ...cheap];
@@ -59,7 +63,9 @@ function segmentsOf(policy: RecomputePolicy): Segment[] {
 
 /**
  * Copies the nodes of each segment in front of the first gradient that needs them, so that their first
- * results die in the forward pass. The copies run the same kernels on the same operands: no bit changes.
+ * results die in the forward pass. What other parts of the forward pass read of a segment is kept: it is the
+ * checkpoint from which the next one starts. The copies run the same kernels on the same operands: no bit
+ * changes.
  */
 export function recomputeActivations(graph: Graph, policy: RecomputePolicy): Graph {
   let current = graph;
@@ -67,19 +73,35 @@ export function recomputeActivations(graph: Graph, policy: RecomputePolicy): Gra
   return current;
 }
 
-function recomputeSegment(graph: Graph, segment: Segment): Graph {
+function keptValues(graph: Graph, segment: Segment): Set<string> {
   const kept = new Set<string>();
-  const key = (value: Value): string => `${value.node.id}.${value.index}`;
   for (const node of graph.nodes) {
-    // What later parts of the forward pass read is the checkpoint between segments.
-    if (node.scope.phase === "backward" || segment.contains(node)) continue;
-    for (const input of node.inputs) kept.add(key(input));
+    if (node.scope.phase === "backward" || segment.inside(node)) continue;
+    for (const input of node.inputs) kept.add(keyOf(input));
   }
-  for (const output of graph.outputs) kept.add(key(output.value));
+  for (const output of graph.outputs) kept.add(keyOf(output.value));
+  return kept;
+}
 
+function recomputeSegment(graph: Graph, segment: Segment): Graph {
+  const kept = keptValues(graph, segment);
+  // What follows from parameters alone is computed once and stays: a copy would be kept a second time.
+  const prepared = parameterWork(graph);
+  const repeated = (value: Value): boolean =>
+    value.node.op !== "leaf" &&
+    inPlaceOutputs[value.node.op] === undefined &&
+    segment.inside(value.node) &&
+    segment.repeats(value.node) &&
+    !prepared.has(value.node) &&
+    !kept.has(keyOf(value));
+  const rebuilt = new Map<Node, AnyNode>();
+  const current = (value: Value): Value => {
+    const node = rebuilt.get(value.node);
+    return node === undefined ? value : { node, index: value.index };
+  };
   const copies = new Map<Node, AnyNode>();
   const copyOf = (value: Value, made: AnyNode[]): Value => {
-    if (!segment.contains(value.node) || kept.has(key(value)) || value.node.op === "leaf") return value;
+    if (!repeated(value)) return current(value);
     let copy = copies.get(value.node);
     if (copy === undefined) {
       const inputs = value.node.inputs.map((input) => copyOf(input, made));
@@ -93,17 +115,10 @@ function recomputeSegment(graph: Graph, segment: Segment): Graph {
     return { node: copy, index: value.index };
   };
   const nodes: AnyNode[] = [];
-  const rebuilt = new Map<Node, AnyNode>();
-  const current = (value: Value): Value => {
-    const node = rebuilt.get(value.node);
-    return node === undefined ? value : { node, index: value.index };
-  };
   for (const node of graph.nodes) {
     const made: AnyNode[] = [];
-    const inputs =
-      node.scope.phase === "backward"
-        ? node.inputs.map((input) => current(copyOf(input, made)))
-        : node.inputs.map(current);
+    const backward = node.scope.phase === "backward";
+    const inputs = node.inputs.map((input) => (backward ? copyOf(input, made) : current(input)));
     nodes.push(...made);
     const next = withInputs(node, inputs);
     if (next !== node) rebuilt.set(node, next);

@@ -4,7 +4,6 @@ import {
   type Graph,
   type GraphOutput,
   type Node,
-  sameValue,
   type Value,
   withInputs,
 } from "../../graph/graph.ts";
@@ -40,8 +39,11 @@ export function rewrite(graph: Graph, visit: Visitor): Graph {
         );
       emit(kept);
     } else {
-      if (results.length > node.outputs.length)
-        throw new InternalError(`${node.op} was replaced by too many values`);
+      if (results.length !== node.outputs.length) {
+        throw new InternalError(`${node.op} was replaced by ${results.length} values`, {
+          expected: `${node.outputs.length}, one for each of its results`,
+        });
+      }
       replaced.set(node, results);
       for (const result of results) emit(result.node);
     }
@@ -50,10 +52,11 @@ export function rewrite(graph: Graph, visit: Visitor): Graph {
   return { ...graph, nodes, outputs };
 }
 
-/** The nodes that read each node, and how often its results are read (outputs of the graph included). */
+/** Who reads what in a graph. */
 export interface Uses {
-  readonly readers: Map<Node, AnyNode[]>;
-  /** Reads of one result. */
+  /** The nodes that read any result of a node, each once, in order. */
+  readonly readers: ReadonlyMap<Node, readonly AnyNode[]>;
+  /** Reads of one result, outputs of the graph included. */
   count(value: Value): number;
   /** Whether a result is an output of the graph. */
   isOutput(value: Value): boolean;
@@ -62,22 +65,28 @@ export interface Uses {
 /** Counts the uses of every result in a graph. */
 export function usesOf(graph: Graph): Uses {
   const readers = new Map<Node, AnyNode[]>();
+  const counts = new Map<Node, number[]>();
+  const stored = new Map<Node, Set<number>>();
+  const count = ({ node, index }: Value): void => {
+    const list = counts.get(node) ?? [];
+    list[index] = (list[index] ?? 0) + 1;
+    counts.set(node, list);
+  };
   for (const node of graph.nodes) {
     for (const input of node.inputs) {
+      count(input);
       const list = readers.get(input.node);
       if (list === undefined) readers.set(input.node, [node]);
-      else list.push(node);
+      else if (list.at(-1) !== node) list.push(node);
     }
   }
-  const isOutput = (value: Value): boolean => graph.outputs.some((output) => sameValue(output.value, value));
+  for (const { value } of graph.outputs) {
+    count(value);
+    stored.set(value.node, (stored.get(value.node) ?? new Set()).add(value.index));
+  }
   return {
     readers,
-    isOutput,
-    count(value) {
-      const nodes = new Set(readers.get(value.node) ?? []);
-      let total = graph.outputs.filter((output) => sameValue(output.value, value)).length;
-      for (const reader of nodes) total += reader.inputs.filter((input) => sameValue(input, value)).length;
-      return total;
-    },
+    isOutput: ({ node, index }) => stored.get(node)?.has(index) === true,
+    count: ({ node, index }) => counts.get(node)?.[index] ?? 0,
   };
 }

@@ -1,6 +1,6 @@
-import { encode, roundTo } from "../../base/dtype.ts";
+import { type DType, encode, roundTo } from "../../base/dtype.ts";
 import { elementCount, type Shape, sameShape } from "../../base/shape.ts";
-import { broadcast, type cast, fill, reshape } from "../../graph/build.ts";
+import { broadcast, cast, fill, reshape } from "../../graph/build.ts";
 import type { ElementwiseOperation } from "../../graph/expression.ts";
 import {
   type AnyNode,
@@ -11,6 +11,7 @@ import {
   shapeOf,
   type Value,
 } from "../../graph/graph.ts";
+import type { OpName } from "../../graph/ops.ts";
 import { evaluateNode } from "../../graph/rules/reference.ts";
 import { rewrite } from "./rewrite.ts";
 
@@ -29,7 +30,7 @@ function fixedShape(shape: Shape): number[] | undefined {
   return shape.every((dimension) => typeof dimension === "number") ? [...(shape as number[])] : undefined;
 }
 
-/** x + 0, x * 1, x / 1, x - 0 and the like. */
+/** x + -0, x - 0, x * 1, x / 1 and x to the power of 1: those neutral operands that change no bit of any x. */
 function identity(operation: ElementwiseOperation, inputs: readonly Value[]): Value | undefined {
   const [a, b] = inputs as [Value, Value | undefined];
   if (b === undefined) return undefined;
@@ -37,10 +38,10 @@ function identity(operation: ElementwiseOperation, inputs: readonly Value[]): Va
   const right = fillValue(b);
   switch (operation) {
     case "add":
-      // Only a right-hand zero: -0 + 0 is 0, which is harmless in sums but not free elsewhere.
-      return right === 0 ? a : left === 0 ? b : undefined;
+      // Not + 0: -0 + 0 is 0.
+      return Object.is(right, -0) ? a : Object.is(left, -0) ? b : undefined;
     case "subtract":
-      return right === 0 ? a : undefined;
+      return Object.is(right, 0) ? a : undefined;
     case "multiply":
       return right === 1 ? a : left === 1 ? b : undefined;
     case "divide":
@@ -50,6 +51,17 @@ function identity(operation: ElementwiseOperation, inputs: readonly Value[]): Va
       return undefined;
   }
 }
+
+/** Ops that are computed here where all operands are constant. */
+const foldedOps: ReadonlySet<OpName> = new Set<OpName>([
+  "elementwise",
+  "cast",
+  "transpose",
+  "slice",
+  "pad_into",
+  "concatenate",
+  "reduce",
+]);
 
 /** Computes a node whose operands are all constants, with the reference semantics. */
 function fold(node: AnyNode, inputs: readonly Value[]): Value | undefined {
@@ -68,7 +80,7 @@ function fold(node: AnyNode, inputs: readonly Value[]): Value | undefined {
   const [result] = evaluateNode(node, inputs);
   const values = result!.map((value) => roundTo(type.dtype, value));
   const first = values[0] ?? 0;
-  if (values.every((value) => value === first)) return fill(first, shape, type.dtype);
+  if (values.every((value) => Object.is(value, first))) return fill(first, shape, type.dtype);
   return apply("constant", [], {
     data: encode(type.dtype, values),
     shape,
@@ -77,12 +89,13 @@ function fold(node: AnyNode, inputs: readonly Value[]): Value | undefined {
 }
 
 /**
- * Folds constants and removes what does nothing: neutral operands, casts and reshapes of casts and
- * reshapes, transposes that a matrix product can absorb.
+ * Folds constants and removes what does nothing: neutral operands, casts behind wider casts, reshapes of
+ * reshapes, transposes that a matrix product can absorb. What is not folded keeps every bit, signs of zeros
+ * and NaN included.
  */
 export function simplify(graph: Graph): Graph {
   return rewrite(graph, (node, inputs) => {
-    const folded = node.op === "elementwise" || node.op === "cast" ? fold(node, inputs) : undefined;
+    const folded = foldedOps.has(node.op) ? fold(node, inputs) : undefined;
     if (folded !== undefined) return [folded];
     const type = node.outputs[0]!;
     switch (node.op) {
@@ -92,9 +105,7 @@ export function simplify(graph: Graph): Graph {
         return dtypeOf(same) === type.dtype ? [same] : undefined;
       }
       case "cast":
-        return dtypeOf(inputs[0]!) === type.dtype
-          ? [inputs[0]!]
-          : castOfFill(inputs[0]!, node.attributes.dtype);
+        return simplifyCast(inputs[0]!, node.attributes.dtype);
       case "reshape": {
         const input = inputs[0]!;
         const value = fillValue(input);
@@ -117,9 +128,29 @@ export function simplify(graph: Graph): Graph {
   });
 }
 
-function castOfFill(input: Value, dtype: Parameters<typeof cast>[1]): Value[] | undefined {
+function simplifyCast(input: Value, dtype: DType): Value[] | undefined {
+  if (dtypeOf(input) === dtype) return [input];
   const value = fillValue(input);
-  return value === undefined ? undefined : [fill(roundTo(dtype, value), shapeOf(input), dtype)];
+  if (value !== undefined) return [fill(roundTo(dtype, value), shapeOf(input), dtype)];
+  if (input.node.op !== "cast") return undefined;
+  // A cast to a dtype that holds every value of the one before changes nothing on the way.
+  const source = input.node.inputs[0]!;
+  return holdsAll(dtypeOf(input), dtypeOf(source)) ? [cast(source, dtype)] : undefined;
+}
+
+/** The dtypes whose every value each dtype can hold. */
+const contained: Readonly<Record<DType, readonly DType[]>> = {
+  f64: ["f32", "bf16", "f16", "i32", "u8", "i8"],
+  f32: ["bf16", "f16", "u8", "i8"],
+  bf16: ["u8", "i8"],
+  f16: ["u8", "i8"],
+  i32: ["u8", "i8"],
+  u8: [],
+  i8: [],
+};
+
+function holdsAll(wide: DType, narrow: DType): boolean {
+  return wide === narrow || contained[wide].includes(narrow);
 }
 
 /** Whether the node swaps the last two axes and nothing else. */

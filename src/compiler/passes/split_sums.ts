@@ -1,5 +1,6 @@
 import { sameShape } from "../../base/shape.ts";
-import { type Graph, type GraphOutput, type Node, shapeOf, type Value } from "../../graph/graph.ts";
+import { dtypeOf, type Graph, type GraphOutput, type Node, shapeOf, type Value } from "../../graph/graph.ts";
+import { keyOf, rootOf } from "../plan/storage.ts";
 import { usesOf } from "./rewrite.ts";
 
 /**
@@ -13,12 +14,19 @@ export function splitStoredSums(graph: Graph): Graph {
     const { node } = value;
     if (node.op !== "elementwise" || uses.count(value) !== 1) return [value];
     const { attributes, inputs } = node as Node<"elementwise">;
-    const wholes = inputs.every((input) => sameShape(shapeOf(input), shapeOf(value)));
+    const wholes = inputs.every(
+      (input) => sameShape(shapeOf(input), shapeOf(value)) && dtypeOf(input) === dtypeOf(value),
+    );
     return attributes.operation === "add" && wholes ? inputs.flatMap(terms) : [value];
   };
   const outputs = graph.outputs.flatMap((output): GraphOutput[] => {
-    if (output.target === undefined) return [output];
-    const ordered = terms(output.value).sort((a, b) => position.get(a.node)! - position.get(b.node)!);
+    const { target } = output;
+    // 16-bit memory would round after every term.
+    if (target === undefined || dtypeOf(target) !== "f32") return [output];
+    // What the leaf held before comes first: it is already there.
+    const held = (value: Value): boolean => keyOf(rootOf(value)) === keyOf(target);
+    const place = (value: Value): number => (held(value) ? -1 : position.get(value.node)!);
+    const ordered = terms(output.value).sort((a, b) => place(a) - place(b));
     return ordered.map((value, index) => ({
       ...output,
       value,

@@ -1,5 +1,5 @@
 import type { TensorData } from "../../base/dtype.ts";
-import { ShapeError } from "../../base/errors.ts";
+import { InternalError, ShapeError } from "../../base/errors.ts";
 import { formatShape } from "../../base/shape.ts";
 import {
   type AnyNode,
@@ -9,18 +9,12 @@ import {
   typeOf,
   type Value,
 } from "../../graph/graph.ts";
+import { inPlaceOutputs } from "../../graph/ops.ts";
 import { align, layOutArena } from "./arena.ts";
+import { parameterWork } from "./parameter_work.ts";
 import type { Binding, KernelStep, Program, ProgramTensor, Step, Storage, StoreStep } from "./program.ts";
-import {
-  bytesOf,
-  canOverwrite,
-  hasStep,
-  keyOf,
-  type OutputRoute,
-  parameterWork,
-  rootOf,
-  routeOutputs,
-} from "./storage.ts";
+import { copyOverwrittenLeaves, type OutputRoute, routeOutputs } from "./routes.ts";
+import { bytesOf, canOverwrite, hasStep, keyOf, rootOf } from "./storage.ts";
 
 /** A step before its tensors have places. */
 interface Draft {
@@ -31,20 +25,20 @@ interface Draft {
   readonly accumulate: boolean;
 }
 
-/** Places every value of a graph in memory and lists its steps. */
-export function planProgram(graph: Graph): Program {
+/**
+ * Places every value of a graph in memory and lists its steps. Values whose lives do not meet share memory,
+ * reshapes share that of their operand, and a `map` may write over an operand that dies with it. Outputs are
+ * written where they belong by the kernel that makes them wherever nothing is read there afterwards.
+ */
+export function planProgram(recorded: Graph): Program {
+  const graph = copyOverwrittenLeaves(recorded);
+  refuseWritesToConstants(graph);
   const prepared = parameterWork(graph);
   const routes = routeOutputs(graph, prepared);
   const bindings = listBindings(graph);
   const bindingIndex = new Map(bindings.map((binding, index) => [binding.name, index]));
-  const steps = draftSteps(
-    graph.nodes.filter((node) => hasStep(node) && !prepared.has(node)),
-    routes,
-  );
-  const prepareSteps = draftSteps(
-    graph.nodes.filter((node) => hasStep(node) && prepared.has(node)),
-    [],
-  );
+  const steps = draftSteps(graph.nodes, (node) => hasStep(node) && !prepared.has(node), routes);
+  const prepareSteps = draftSteps(graph.nodes, (node) => hasStep(node) && prepared.has(node), []);
   const constants: TensorData[] = [];
   const storages = new Map<string, Storage>();
 
@@ -125,44 +119,45 @@ function listSymbols(graph: Graph): { name: string; bound: number }[] {
   return [...symbols].map(([name, bound]) => ({ name, bound }));
 }
 
-function draftSteps(nodes: readonly AnyNode[], routes: readonly OutputRoute[]): Draft[] {
-  const accumulated = new Set(
-    routes.filter((route) => route.kind === "accumulate").map((route) => rootOf(route.output.value).node),
-  );
-  const drafts: Draft[] = nodes.map((node) => ({
-    node,
-    reads: node.inputs,
-    writes: node.outputs.map((_, index) => ({ node, index })),
-    accumulate: accumulated.has(node),
-  }));
-  const position = new Map<Node, number>(nodes.map((node, index) => [node, index]));
-  // Stores follow the step that makes their value, so that the value dies at once.
-  const after = new Map<number, Draft[]>();
-  for (const route of routes) {
-    if (route.kind !== "store") continue;
-    const { output } = route;
-    const made = position.get(rootOf(output.value).node) ?? -1;
-    // A leaf is overwritten only when nothing reads it any more.
-    const lastRead = output.target === undefined ? -1 : lastReader(nodes, output.target);
-    const draft: Draft = {
-      node: undefined,
-      reads: output.target === undefined ? [output.value] : [output.value, output.target],
-      writes: [],
-      store: output,
-      accumulate: output.accumulate === true,
-    };
-    const place = Math.max(made, lastRead);
-    after.set(place, [...(after.get(place) ?? []), draft]);
+/** An op that works in place on a constant would change the program itself. */
+function refuseWritesToConstants(graph: Graph): void {
+  for (const node of graph.nodes) {
+    for (const [, input] of inPlaceOutputs[node.op] ?? []) {
+      if (rootOf(node.inputs[input]!).node.op !== "constant") continue;
+      throw new InternalError(`${node.op} updates a constant in place`, { where: node.scope.name });
+    }
   }
-  return [
-    ...(after.get(-1) ?? []),
-    ...drafts.flatMap((draft, index) => [draft, ...(after.get(index) ?? [])]),
-  ];
 }
 
-function lastReader(nodes: readonly AnyNode[], leaf: Value): number {
-  const key = keyOf(leaf);
-  return nodes.findLastIndex((node) => node.inputs.some((input) => keyOf(rootOf(input)) === key));
+/** The steps of the nodes that `belongs` picks, each followed by the stores that are due then. */
+function draftSteps(
+  nodes: readonly AnyNode[],
+  belongs: (node: AnyNode) => boolean,
+  routes: readonly OutputRoute[],
+): Draft[] {
+  const accumulated = new Set<Node>();
+  const due = new Map<number, Draft[]>();
+  for (const route of routes) {
+    const { output } = route;
+    if (route.kind === "accumulate") accumulated.add(rootOf(output.value).node);
+    if (route.kind !== "store") continue;
+    const accumulate = output.accumulate === true;
+    // What is added to is read, too.
+    const reads = output.target !== undefined && accumulate ? [output.value, output.target] : [output.value];
+    const draft: Draft = { node: undefined, reads, writes: [], store: output, accumulate };
+    const present = due.get(route.place);
+    if (present === undefined) due.set(route.place, [draft]);
+    else present.push(draft);
+  }
+  const drafts = [...(due.get(-1) ?? [])];
+  nodes.forEach((node, position) => {
+    if (belongs(node)) {
+      const writes = node.outputs.map((_, index) => ({ node, index }));
+      drafts.push({ node, reads: node.inputs, writes, accumulate: accumulated.has(node) });
+    }
+    drafts.push(...(due.get(position) ?? []));
+  });
+  return drafts;
 }
 
 /** Finds the lives of values without a place yet, lays them out, and records their places. */
