@@ -36,6 +36,14 @@ export const registeredCommands: readonly RegisteredCommand[] = [
       ),
   },
   {
+    name: "build",
+    summary: "compile the native kernels for this machine",
+    load: async () =>
+      (await import("./commands/build.ts")).defineBuild(async () => {
+        await (await import("../runtime/native/build.ts")).buildNative();
+      }),
+  },
+  {
     name: "doctor",
     summary: "show what this machine has, what is in use, and why",
     load: async () =>

@@ -1,7 +1,8 @@
 import { debugLevel } from "../base/environment.ts";
 import type { SymbolValues } from "../base/shape.ts";
 import type { Graph } from "../graph/graph.ts";
-import { graphCost } from "../graph/rules/cost.ts";
+import type { OpName } from "../graph/ops.ts";
+import { costOf, graphCost } from "../graph/rules/cost.ts";
 import { verifyGraph } from "../graph/verify.ts";
 import type { RecomputePolicy } from "./passes/recompute.ts";
 import { passesBeforeRecomputation, passesFromRecomputation, runPasses } from "./pipeline.ts";
@@ -47,12 +48,26 @@ export function compileProgram(graph: Graph, options: ProgramOptions = {}): Comp
   return { ...compiled, flops: graphCost(compiled.graph).flops };
 }
 
+/** The ops whose arithmetic counts as the model's own: products and attention. */
+const modelOps: ReadonlySet<OpName> = new Set<OpName>([
+  "matmul",
+  "linear_cross_entropy",
+  "linear_cross_entropy_gradient",
+  "attention",
+  "attention_gradient",
+]);
+
 /**
- * The arithmetic that a graph asks for in a run of these sizes: what it would cost with everything kept, so
- * that recomputation does not count as useful work.
+ * The model FLOPs of a graph in a run of these sizes: products and unmasked attention scores, with everything
+ * kept, so that neither recomputation nor elementwise work counts as useful (the convention of model FLOPs
+ * utilisation in Chowdhery et al., "PaLM", arXiv 2204.02311).
  */
 export function modelFlops(graph: Graph, symbols: SymbolValues): number {
-  return graphCost(runPasses(graph, pipeline()), symbols).flops;
+  let flops = 0;
+  for (const node of runPasses(graph, passesBeforeRecomputation).nodes) {
+    if (modelOps.has(node.op)) flops += costOf(node, symbols).flops;
+  }
+  return flops;
 }
 
 /** A program as text: a line a step. */

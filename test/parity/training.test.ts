@@ -13,7 +13,11 @@ const folder = join(dirname(fileURLToPath(import.meta.url)), "../golden/train_cu
 
 interface Curve {
   readonly optimizer: {
-    readonly params: { readonly betas: [number, number]; readonly eps: number; readonly weight_decay: number };
+    readonly params: {
+      readonly betas: [number, number];
+      readonly eps: number;
+      readonly weight_decay: number;
+    };
   };
   readonly gradient_clipping: number;
   readonly batches: number[][][];
@@ -69,7 +73,9 @@ test("50 steps of AdamW with clipping follow PyTorch's losses and gradient norms
   const { results } = await run("f32", 1);
   results.forEach(({ loss, gradientNorm }, index) => {
     expect(Math.abs(loss - curve.losses[index]!) / curve.losses[index]!).toBeLessThan(1e-5);
-    expect(Math.abs(gradientNorm - curve.gradient_norms[index]!) / curve.gradient_norms[index]!).toBeLessThan(1e-4);
+    expect(Math.abs(gradientNorm - curve.gradient_norms[index]!) / curve.gradient_norms[index]!).toBeLessThan(
+      1e-4,
+    );
   });
 });
 
@@ -77,7 +83,9 @@ test("the same seed gives the same bits, whatever the threads", async () => {
   const first = await run("f32", 1, 2);
   const second = await run("f32", 1, 3);
   expect(second.results.map((result) => result.loss)).toEqual(first.results.map((result) => result.loss));
-  expect(second.results.map((result) => result.gradientNorm)).toEqual(first.results.map((result) => result.gradientNorm));
+  expect(second.results.map((result) => result.gradientNorm)).toEqual(
+    first.results.map((result) => result.gradientNorm),
+  );
   expect(second.engine.buffers.get("parameters")).toEqual(first.engine.buffers.get("parameters"));
 });
 

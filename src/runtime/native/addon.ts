@@ -78,7 +78,7 @@ export function loadAddon(): Addon {
   if (!existsSync(path)) {
     throw new RunError("addon_missing", "Slipstream's native code has not been built", {
       where: path,
-      hint: "run `npm run build` in the package's folder (it needs g++ 12 or clang++ 15, or newer)",
+      hint: "run `npx slipstream build` (it needs g++ 12 or clang++ 15, or newer)",
     });
   }
   try {
@@ -87,7 +87,7 @@ export function loadAddon(): Addon {
     throw new RunError("addon_broken", "Slipstream's native code does not load", {
       where: path,
       received: cause instanceof Error ? cause.message : String(cause),
-      hint: "delete the build folder and run `npm run build`",
+      hint: "delete the build folder and run `npx slipstream build`",
       cause,
     });
   }
