@@ -1,4 +1,8 @@
+import { join } from "node:path";
 import { ConfigError } from "../../base/errors.ts";
+import { suggestLearningRates } from "../../optim/schedules/index.ts";
+import type { TrainConfig } from "../../train/config/index.ts";
+import { readMetrics } from "../../train/metrics/index.ts";
 import { runTraining } from "../../train/run.ts";
 import { duration } from "../../train/view/text.ts";
 import { withBackend } from "../backend.ts";
@@ -6,6 +10,18 @@ import type { TrainCommandOptions } from "../commands/train.ts";
 
 /** Exit status of a run that Ctrl-C ended: 128 + SIGINT, as shells have it. */
 const interruptedStatus = 130;
+
+/** What a finished range test suggests; its metrics are in `output_dir`. */
+function rangeTestVerdict(config: TrainConfig): string {
+  const metrics = readMetrics(join(config.output_dir, "metrics.jsonl"));
+  const { minimum, maximum, steepest, diverged } = suggestLearningRates(
+    metrics.map(({ loss }) => loss),
+    metrics.map(({ learning_rate }) => learning_rate),
+  );
+  const rate = (value: number): string => value.toExponential(2);
+  const caution = diverged ? "" : " (the loss never turned: go on to higher rates for the true maximum)";
+  return `range test: OneCycle from cycle_min_lr ${rate(minimum)} to cycle_max_lr ${rate(maximum)}, or a constant ${rate(steepest)}${caution}`;
+}
 
 /** Trains, and says how it ended and what to type next. */
 export async function runTrain(options: TrainCommandOptions): Promise<void> {
@@ -63,6 +79,7 @@ export async function runTrain(options: TrainCommandOptions): Promise<void> {
             : `did not reach loss ${config.stop_at_loss}`,
         );
       }
+      if (config.scheduler.type === "LRRangeTest") say(rangeTestVerdict(config));
       say(`model:      ${outcome.model}`);
       say(`checkpoint: ${outcome.checkpoint}`);
       say(`metrics:    ${config.output_dir}/metrics.jsonl, ${config.output_dir}/loss.svg`);
