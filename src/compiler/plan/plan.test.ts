@@ -3,10 +3,10 @@ import { describe, expect, test } from "vitest";
 import { randomGraphs } from "../../../test/support/random_graph.ts";
 import { memoryFor, runNodeByNode, runPlanned, runReference } from "../../../test/support/run_graph.ts";
 import { bytesPerElement } from "../../base/dtype.ts";
-import { maximumElements, symbolic } from "../../base/shape.ts";
+import { maximumElements, sameShape, symbolic } from "../../base/shape.ts";
 import * as build from "../../graph/build.ts";
-import { apply, buildGraph, type Graph, type Value } from "../../graph/graph.ts";
-import { accumulatingOutputs } from "../../graph/ops.ts";
+import { apply, buildGraph, dtypeOf, type Graph, shapeOf, type Value } from "../../graph/graph.ts";
+import { accumulatingOutputs, inPlaceOutputs } from "../../graph/ops.ts";
 import { describeProgram } from "../compile.ts";
 import { removeDeadCode } from "../passes/dead_code.ts";
 import { fuseElementwise } from "../passes/fuse_elementwise.ts";
@@ -64,7 +64,17 @@ function checkReads(recorded: Graph, program: Program): void {
     paint.write({ shape, dtype, storage: { kind: "binding", binding: index } }, keyOf({ node, index: 0 }));
   });
   for (const step of [...program.prepare, ...program.steps]) {
-    if (step.kind === "store") continue;
+    if (step.kind === "store") {
+      const { storage } = program.tensors[step.output]!;
+      const binding = program.bindings["binding" in storage ? storage.binding : -1]!;
+      const sources = graph.outputs.filter(
+        (o) => (o.target?.node.attributes.name ?? o.name) === binding.name,
+      );
+      const [found, ...others] = paint.read(program.tensors[step.input]!);
+      expect(others).toEqual([]);
+      expect(sources.map((source) => keyOf(rootOf(source.value)))).toContain(found);
+      continue;
+    }
     const node = pending.shift()!;
     expect(step.op).toBe(node.op);
     node.inputs.forEach((value, index) => {
@@ -74,6 +84,15 @@ function checkReads(recorded: Graph, program: Program): void {
     });
     node.outputs.forEach((_, index) => {
       paint.write(program.tensors[step.outputs[index]!]!, keyOf(rootOf({ node, index })));
+    });
+    // Kernels may not write over what they read, but for a map of one shape.
+    node.inputs.forEach((value, index) => {
+      const tensor = program.tensors[step.inputs[index]!]!;
+      const [type] = node.outputs;
+      const together =
+        node.op === "map" && sameShape(shapeOf(value), type!.shape) && dtypeOf(value) === type!.dtype;
+      if (together || tensor.storage.kind === "constant" || inPlaceOutputs[node.op] !== undefined) return;
+      expect(paint.read(tensor), `${node.op} operand ${index}`).toEqual(new Set([keyOf(rootOf(value))]));
     });
   }
   expect(pending).toEqual([]);
