@@ -12,6 +12,7 @@ import {
   shapeOf,
   type Value,
 } from "../../src/graph/graph.ts";
+import { printGraph } from "../../src/graph/print.ts";
 import { inScope } from "../../src/graph/scope.ts";
 
 /** Small graphs for property tests: made from a list of random numbers, so that failures shrink. */
@@ -205,5 +206,8 @@ export function randomGraphs(options: RandomGraphOptions): fc.Arbitrary<Graph> {
       fc.array(choice, { minLength: 60, maxLength: 300, size: "max" }),
       fc.array(choice, { minLength: 30, maxLength: 30 }),
     )
-    .map(([numbers, endings]) => graphFrom(numbers, endings, options));
+    .map(([numbers, endings]) => {
+      const graph = graphFrom(numbers, endings, options);
+      return { ...graph, [fc.toStringMethod]: () => printGraph(graph) };
+    });
 }
