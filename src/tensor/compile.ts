@@ -10,11 +10,13 @@ import { makeTensor, Tensor } from "./tensor.ts";
 interface Compiled {
   readonly executable: Executable;
   readonly outputs: readonly Tensor[];
+  /** Data of tensors that the function took from around it. */
+  readonly captured: Readonly<Record<string, TensorData>>;
 }
 
 /**
  * Records `body` once for each combination of input shapes and dtypes, plans it as one program, and runs that
- * program from then on.
+ * program from then on. Concrete tensors that `body` uses from around it become part of the program.
  */
 export function compile(
   body: (...inputs: Tensor[]) => Tensor | readonly Tensor[],
@@ -36,12 +38,13 @@ export function compile(
       );
       const result = body(...symbols);
       const outputs = result instanceof Tensor ? [result] : result;
-      const named = [...outputs.map((output, index) => ({ name: `result ${index}`, value: output.value }))];
+      const named = outputs.map((output, index) => ({ name: `result ${index}`, value: output.value }));
       const graph = buildGraph(body.name === "" ? "function" : body.name, named);
-      compiled = { executable: session.backend.compile(graph, options), outputs };
+      const captured = session.heldBy(graph);
+      compiled = { executable: session.backend.compile(graph, options), outputs, captured };
       programs.set(key, compiled);
     }
-    const bindings: Record<string, TensorData> = {};
+    const bindings: Record<string, TensorData> = { ...compiled.captured };
     for (const [index, input] of inputs.entries()) bindings[`argument ${index}`] = await input.data();
     const results = compiled.outputs.map((output, index) => {
       const data = session.backend.allocate(output.dtype, elementCount(output.shape as number[]));

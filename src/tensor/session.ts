@@ -1,7 +1,7 @@
 import type { DType, TensorData } from "../base/dtype.ts";
 import { elementCount } from "../base/shape.ts";
 import { leaf } from "../graph/build.ts";
-import { buildGraph, type Node, shapeOf, typeOf, type Value } from "../graph/graph.ts";
+import { buildGraph, type Graph, type Node, shapeOf, typeOf, type Value } from "../graph/graph.ts";
 import type { Backend } from "../runtime/backend.ts";
 
 /** A leaf that holds data: where eager tensors begin. */
@@ -41,15 +41,21 @@ export class Session {
     return this.#held.get(value.node);
   }
 
-  /** Computes values whose leaves all hold data. */
-  async compute(values: readonly Value[]): Promise<TensorData[]> {
-    const outputs = values.map((value, index) => ({ name: `output ${index}`, value }));
-    const graph = buildGraph("eager", outputs);
+  /** The data of every leaf of a graph that holds some, by name. */
+  heldBy(graph: Graph): Record<string, TensorData> {
     const bindings: Record<string, TensorData> = {};
     for (const node of graph.nodes) {
       const data = this.#held.get(node);
       if (node.op === "leaf" && data !== undefined) bindings[node.attributes.name] = data;
     }
+    return bindings;
+  }
+
+  /** Computes values whose leaves all hold data. */
+  async compute(values: readonly Value[]): Promise<TensorData[]> {
+    const outputs = values.map((value, index) => ({ name: `output ${index}`, value }));
+    const graph = buildGraph("eager", outputs);
+    const bindings: Record<string, TensorData> = this.heldBy(graph);
     const results = values.map((value, index) => {
       const data = this.backend.allocate(typeOf(value).dtype, elementCount(shapeOf(value) as number[]));
       bindings[`output ${index}`] = data;
