@@ -144,7 +144,7 @@ describe("a full disk", () => {
     expect(translated).toBeInstanceOf(RunError);
     expect(translated.code).toBe("disk_full");
     expect(translated.message).toMatch(
-      /^the disk is full\n +where: +runs\/a\/step-5\n +expected: 12\.3 MB of free space\n +received: ENOSPC.*\n +to do: +free some space.*everything saved earlier is intact$/,
+      /^the disk is full\n +where: +runs\/a\/step-5\n +expected: 11\.8 MiB of free space\n +received: ENOSPC.*\n +to do: +free some space.*everything saved earlier is intact$/,
     );
   });
 
@@ -181,7 +181,7 @@ describe("a full disk", () => {
         expect(error.code).toBe("disk_full");
         expect(error.message).toMatch(/free some space[\s\S]*everything saved earlier is intact/);
       }
-      expect(errors[0]!.message).toMatch(/step-2[\s\S]*expected: 6\.04 MB of free space/);
+      expect(errors[0]!.message).toMatch(/step-2[\s\S]*expected: 5\.8 MiB of free space/);
       expect((await readdir(folder, { recursive: true })).toSorted()).toEqual(before.toSorted());
       expect((await latestCheckpoint(join(folder, "checkpoints"))).checkpoint?.step).toBe(1);
       expect(await readFile(join(folder, "file"), "utf8")).toBe("text");

@@ -2,27 +2,17 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { RunError } from "../base/errors.ts";
-import { asWriteError, formatBytes } from "./file_errors.ts";
-
-test.each([
-  [0, "0 bytes"],
-  [999, "999 bytes"],
-  [1000, "1.00 kB"],
-  [123_456, "123 kB"],
-  [5_000_000_000, "5.00 GB"],
-])("%d bytes read %s", (bytes, text) => {
-  expect(formatBytes(bytes)).toBe(text);
-});
+import { asWriteError } from "./file_errors.ts";
 
 describe("what the system refuses says what to do:", () => {
   const refusal = (code: string) => Object.assign(new Error(`${code}: refused`), { code, syscall: "write" });
 
   test.each([
-    ["ENOSPC", "disk_full", /disk is full[\s\S]*expected: 2\.00 kB of free space[\s\S]*free some space/],
+    ["ENOSPC", "disk_full", /disk is full[\s\S]*expected: 2 KiB of free space[\s\S]*free some space/],
     ["EDQUOT", "disk_full", /disk is full/],
     ["EACCES", "not_writable", /cannot be written[\s\S]*the right to write there/],
     ["EROFS", "not_writable", /choose another folder/],
-    ["EFBIG", "file_too_large", /expected: room for a file of 2\.00 kB[\s\S]*smaller shards/],
+    ["EFBIG", "file_too_large", /expected: room for a file of 2 KiB[\s\S]*smaller shards/],
     ["EIO", "write_failed", /could not be written[\s\S]*received: EIO: refused/],
   ])("%s", (code, expected, message) => {
     const error = asWriteError(refusal(code), "out/model", 2000) as RunError;

@@ -1,17 +1,10 @@
+import { formatBytes } from "../base/bytes.ts";
 import { FileFormatError, RunError } from "../base/errors.ts";
 
 /** The operating system's code of an error (`ENOENT`, `ENOSPC`), or undefined where it has none. */
 export function systemCode(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("code" in error) || !("syscall" in error)) return undefined;
   return typeof error.code === "string" ? error.code : undefined;
-}
-
-/** Bytes as people read them: `812 bytes`, `5.00 GB`. */
-export function formatBytes(bytes: number): string {
-  if (bytes < 1e3) return `${bytes} bytes`;
-  const units = ["kB", "MB", "GB", "TB", "PB"];
-  const power = Math.min(units.length, Math.floor(Math.log10(bytes) / 3));
-  return `${(bytes / 1000 ** power).toPrecision(3)} ${units[power - 1]}`;
 }
 
 /**

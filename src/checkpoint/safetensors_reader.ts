@@ -1,9 +1,10 @@
 import { type FileHandle, open } from "node:fs/promises";
+import { formatBytes } from "../base/bytes.ts";
 import { bytesPerElement, type DType, type TensorData, viewOf } from "../base/dtype.ts";
 import { FileFormatError, InternalError, RunError } from "../base/errors.ts";
 import { elementCount } from "../base/shape.ts";
 import { nearest } from "../base/suggest.ts";
-import { asReadError, formatBytes } from "./file_errors.ts";
+import { asReadError } from "./file_errors.ts";
 import { bytesOf } from "./file_writer.ts";
 import {
   dtypeOfStored,

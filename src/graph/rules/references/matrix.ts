@@ -2,7 +2,7 @@ import { elementCount, stridesOf } from "../../../base/shape.ts";
 import type { Activation } from "../../ops.ts";
 import type { ReferenceRule, ReferenceTensor } from "../reference.ts";
 import { readStrided } from "./common.ts";
-import { crossEntropy, crossEntropyGradient } from "./crossEntropy.ts";
+import { crossEntropy, crossEntropyGradient } from "./cross_entropy.ts";
 import { elementwiseFunctions } from "./mathematics.ts";
 
 type MatrixOp =

@@ -1,7 +1,7 @@
 import { elementCount } from "../../../base/shape.ts";
 import type { ReferenceRule, ReferenceTensor } from "../reference.ts";
 import { checkIndex, rowsOf } from "./common.ts";
-import { crossEntropy, crossEntropyGradient } from "./crossEntropy.ts";
+import { crossEntropy, crossEntropyGradient } from "./cross_entropy.ts";
 
 type RowOp =
   | "rms_norm"
