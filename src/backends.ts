@@ -1,4 +1,5 @@
 /** Every backend, for the places that choose one: the package's entry and the commands. */
 export type { Backend } from "./runtime/backend.ts";
 export { createNativeBackend, type NativeOptions } from "./runtime/native/backend.ts";
+export { createNullBackend, type NullOptions } from "./runtime/null/backend.ts";
 export { createReferenceBackend } from "./runtime/reference/backend.ts";

@@ -36,6 +36,14 @@ export const registeredCommands: readonly RegisteredCommand[] = [
       ),
   },
   {
+    name: "plan",
+    summary: "tell what training from a config would take",
+    load: async () =>
+      (await import("./commands/plan.ts")).definePlan(async (options) =>
+        (await import("./plan/run.ts")).runPlan(options),
+      ),
+  },
+  {
     name: "build",
     summary: "compile the native kernels for this machine",
     load: async () =>

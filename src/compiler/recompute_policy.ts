@@ -77,7 +77,7 @@ function withinBudget(
     measured.set(index, known);
     return known;
   };
-  // Memory falls along the ladder but for its last rungs, so search it by halves and then look back.
+  // Memory falls along the ladder but for its last rungs: search by halves, and only then one by one.
   let low = 0;
   let high = policies.length - 1;
   while (low < high) {
@@ -85,8 +85,8 @@ function withinBudget(
     if (bytesAt(middle) <= budget) high = middle;
     else low = middle + 1;
   }
-  for (let index = low; index < policies.length; index++)
-    if (bytesAt(index) <= budget) return policies[index]!;
+  const found = bytesAt(low) <= budget ? low : policies.findIndex((_, index) => bytesAt(index) <= budget);
+  if (found >= 0) return policies[found]!;
   const smallest = Math.min(...policies.map((_, index) => bytesAt(index)));
   throw new ConfigError("budget_too_small", "no choice of recomputation meets the memory budget", {
     expected: `activation_checkpointing.memory_budget of at least ${smallest} bytes`,

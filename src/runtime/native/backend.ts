@@ -140,19 +140,20 @@ class NativeExecutable implements Executable {
     if (this.#native === undefined) throw new InternalError(`program ${this.#program.name} was disposed`);
     const memory = collectBindings(this.#program, bindings, symbols);
     const values = collectSymbols(this.#program, symbols);
-    const prepare = !this.#prepared && this.#program.prepare.length > 0;
     const checkFinite = options.checkFinite === true;
+    const prepare = (!this.#prepared || checkFinite) && this.#program.prepare.length > 0;
     const started = this.#trace?.now() ?? 0;
     const report = await this.#addon.runProgram(
       this.#native,
       this.#threads,
       memory,
       values,
-      prepare || checkFinite,
+      prepare,
       checkFinite,
       this.#trace !== undefined,
     );
-    this.#prepared = true;
+    // A run that stopped early may have left some of it undone.
+    this.#prepared = report.failedStep < 0;
     this.#record(started, report.seconds, report.stepSeconds, prepare);
     if (report.failedStep >= 0) throw this.#notFinite(report.failedStep, report.failedOutput);
     return { seconds: report.seconds, kernelSeconds: report.kernelSeconds };

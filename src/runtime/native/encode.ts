@@ -3,9 +3,14 @@ import type { Program, Storage } from "../../compiler/plan/program.ts";
 import { lowerStep } from "./lowering.ts";
 
 /** The version of the layout; `kProgramVersion` in native/executor/program.h. */
-const version = 1;
+export const version = 1;
 
-const storageCodes: Record<Storage["kind"], number> = { arena: 0, prepared: 1, binding: 2, constant: 3 };
+export const storageCodes: Record<Storage["kind"], number> = {
+  arena: 0,
+  prepared: 1,
+  binding: 2,
+  constant: 3,
+};
 
 function place(storage: Storage): number {
   switch (storage.kind) {

@@ -1,0 +1,89 @@
+import { grouped } from "../view/text.ts";
+import type { MemoryByKind, TrainingPlan } from "./plan.ts";
+
+const kindNames: { readonly [Kind in keyof MemoryByKind]: string } = {
+  parameters: "parameters (float32)",
+  gradients: "gradients",
+  optimizer: "optimizer states",
+  activations: "activations",
+  packedWeights: "packed weights",
+  constants: "constants",
+  scratch: "kernel work space",
+  evaluation: "evaluation",
+  data: "batches",
+  baseline: "the process itself",
+};
+
+/** Bytes in the largest unit of which there is one: `1.50 GB`. Units are powers of 1000. */
+export function formatBytes(bytes: number): string {
+  return withUnit(bytes, ["B", "kB", "MB", "GB", "TB", "PB"]);
+}
+
+function withUnit(value: number, units: readonly string[]): string {
+  const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log10(value) / 3));
+  const scaled = value / 1000 ** power;
+  return `${power === 0 ? Math.round(scaled) : scaled.toPrecision(3)} ${units[power]}`;
+}
+
+function formatFlops(flops: number): string {
+  return withUnit(flops, ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"]);
+}
+
+function formatSeconds(seconds: number): string {
+  return seconds < 1 ? `${(seconds * 1000).toPrecision(3)} ms` : `${seconds.toPrecision(3)} s`;
+}
+
+/** Rows of two or three columns, the first to the left and the others to the right. */
+function table(rows: readonly (readonly string[])[]): string[] {
+  const widths = rows.reduce<number[]>((most, row) => {
+    return row.map((cell, column) => Math.max(cell.length, most[column] ?? 0));
+  }, []);
+  return rows.map((row) => {
+    const cells = row.map((cell, column) =>
+      column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!),
+    );
+    return `  ${cells.join("  ")}`.trimEnd();
+  });
+}
+
+/** A plan as `slipstream plan` prints it. */
+export function formatPlan(plan: TrainingPlan): string {
+  const { parameters, batch, memory, flops, time, dtype } = plan;
+  const kinds = Object.keys(kindNames) as (keyof MemoryByKind)[];
+  const share = (bytes: number): string => `${((100 * bytes) / memory.total).toFixed(1)}%`;
+  const memoryRows = kinds
+    .filter((kind) => memory[kind] > 0)
+    .map((kind) => [kindNames[kind], formatBytes(memory[kind]), share(memory[kind])]);
+  const frozen = parameters.total - parameters.trained;
+  const lines = [
+    `parameters: ${grouped(parameters.total)}${frozen === 0 ? "" : `, of which ${grouped(frozen)} are frozen`}`,
+    ...table(
+      parameters.modules.map(({ name, modules, parameters: count }) => [
+        modules === 1 ? name : `${name} (${modules})`,
+        grouped(count),
+      ]),
+    ),
+    "",
+    `a step: ${grouped(batch.tokensPerStep)} tokens in ${dtype}, as ${batch.accumulationSteps} x ${grouped(batch.microBatchTokens)}`,
+    ...table([
+      ["model", formatFlops(flops.model)],
+      ["with everything that runs", formatFlops(flops.hardware)],
+      ["6 x parameters x tokens", formatFlops(flops.sixND)],
+    ]),
+    "",
+    `memory: ${formatBytes(memory.total)}`,
+    ...table(memoryRows),
+  ];
+  if (time === undefined) return lines.join("\n");
+  const { machine } = time;
+  return [
+    ...lines,
+    "",
+    `time of a step: at least ${formatSeconds(time.seconds)}, ${grouped(time.tokensPerSecond)} tokens/s`,
+    ...table([
+      ["products", `${formatFlops(machine.flops)}/s`],
+      ["memory", `${formatBytes(machine.bandwidth)}/s`],
+      ["model FLOPs utilisation", `${(100 * time.utilization).toFixed(1)}%`],
+    ]),
+  ].join("\n");
+}
