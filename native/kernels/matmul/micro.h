@@ -102,6 +102,25 @@ SLIPSTREAM_INLINE void prefetch_panel(const void* b) {
   }
 }
 
+#if defined(SLIPSTREAM_NEON)
+// Four elements of a to a register, as multiply-adds by lane take them: one register each would leave too few
+// for the sums. Strips are whole fours wide.
+template <int R, int r = 0>
+SLIPSTREAM_INLINE void add_products(Wide sums[R][2], const float* a, Wide b0, Wide b1) {
+  const Wide four = wide_load(a + r);
+  const auto add = [&]<int lane>() {
+    if constexpr (r + lane < R) {
+      sums[r + lane][0] = vfmaq_laneq_f32(sums[r + lane][0], b0, four, lane);
+      sums[r + lane][1] = vfmaq_laneq_f32(sums[r + lane][1], b1, four, lane);
+    }
+  };
+  add.template operator()<0>();
+  add.template operator()<1>();
+  add.template operator()<2>();
+  add.template operator()<3>();
+  if constexpr (r + 4 < R) add_products<R, r + 4>(sums, a, b0, b1);
+}
+#else
 template <int R>
 SLIPSTREAM_INLINE void add_products(Wide sums[R][2], const float* a, Wide b0, Wide b1) {
 #pragma GCC unroll 16
@@ -111,6 +130,7 @@ SLIPSTREAM_INLINE void add_products(Wide sums[R][2], const float* a, Wide b0, Wi
     sums[r][1] = wide_multiply_add(value, b1, sums[r][1]);
   }
 }
+#endif
 
 struct FloatTile {
   template <int R>
