@@ -15,7 +15,7 @@ const char* name_of(DType dtype) {
 
 std::string label_of(DType dtype, std::initializer_list<int64_t> numbers) {
   std::string label = name_of(dtype);
-  for (const int64_t number : numbers) label += " " + std::to_string(number);
+  for (const int64_t number : numbers) label.append(" ").append(std::to_string(number));
   return label;
 }
 
