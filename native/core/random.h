@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "core/neon_intrinsics.h"
 #include "core/tensor.h"
 #if defined(__AVX2__)
 #include "core/x86_intrinsics.h"
@@ -22,7 +23,7 @@ struct RandomStream {
 constexpr uint32_t kPhiloxMultiplier0 = 0xd2511f53u, kPhiloxMultiplier1 = 0xcd9e8d57u;
 constexpr uint32_t kPhiloxWeyl0 = 0x9e3779b9u, kPhiloxWeyl1 = 0xbb67ae85u;
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__AVX512F__) || defined(__AVX2__) || defined(SLIPSTREAM_NEON)
 
 // Blocks side by side in 64-bit lanes, whose upper halves may hold rubbish: products read the lower ones.
 #if defined(__AVX512F__)
@@ -44,7 +45,7 @@ SLIPSTREAM_INLINE PhiloxLanes exclusive_or(PhiloxLanes a, PhiloxLanes b) {
 SLIPSTREAM_INLINE PhiloxLanes pair(PhiloxLanes a, PhiloxLanes b) {
   return {_mm512_mask_blend_epi32(0xaaaa, a.value, _mm512_slli_epi64(b.value, 32))};
 }
-#else
+#elif defined(__AVX2__)
 struct PhiloxLanes {
   static constexpr int lanes = 4;
   __m256i value;
@@ -65,6 +66,24 @@ SLIPSTREAM_INLINE PhiloxLanes exclusive_or(PhiloxLanes a, PhiloxLanes b) {
 }
 SLIPSTREAM_INLINE PhiloxLanes pair(PhiloxLanes a, PhiloxLanes b) {
   return {_mm256_blend_epi32(a.value, _mm256_slli_epi64(b.value, 32), 0xaa)};
+}
+#else
+struct PhiloxLanes {
+  static constexpr int lanes = 2;
+  uint64x2_t value;
+};
+SLIPSTREAM_INLINE PhiloxLanes repeat(uint32_t word) { return {vdupq_n_u64(word)}; }
+SLIPSTREAM_INLINE PhiloxLanes load_lanes(const uint64_t* p) { return {vld1q_u64(p)}; }
+SLIPSTREAM_INLINE void store_lanes(uint64_t* p, PhiloxLanes a) { vst1q_u64(p, a.value); }
+SLIPSTREAM_INLINE PhiloxLanes product(PhiloxLanes a, PhiloxLanes b) {
+  return {vmull_u32(vmovn_u64(a.value), vmovn_u64(b.value))};
+}
+SLIPSTREAM_INLINE PhiloxLanes upper_half(PhiloxLanes a) { return {vshrq_n_u64(a.value, 32)}; }
+SLIPSTREAM_INLINE PhiloxLanes exclusive_or(PhiloxLanes a, PhiloxLanes b) {
+  return {veorq_u64(a.value, b.value)};
+}
+SLIPSTREAM_INLINE PhiloxLanes pair(PhiloxLanes a, PhiloxLanes b) {
+  return {vsliq_n_u64(a.value, b.value, 32)};
 }
 #endif
 

@@ -1,5 +1,5 @@
 // One float32 vector type, `Vector`, as wide as the instruction set that this file is compiled for: 16 lanes
-// (AVX-512), 8 lanes (AVX2 with FMA), or 1 lane (everything else, and every file that defines
+// (AVX-512), 8 lanes (AVX2 with FMA), 4 lanes (NEON), or 1 lane (everything else, and every file that defines
 // SLIPSTREAM_SCALAR_VECTORS before including this: the scalar twins). Kernels are written once over `Vector`
 // and included into one file an instruction set.
 //
@@ -13,6 +13,7 @@
 
 #include "core/float16.h"
 #include "core/isa.h"
+#include "core/neon_intrinsics.h"
 #include "core/tensor.h"
 
 #if !defined(SLIPSTREAM_SCALAR_VECTORS) && defined(__AVX512F__) && defined(__AVX512BW__) && \
@@ -20,6 +21,8 @@
 #include "core/vector_avx512.h"
 #elif !defined(SLIPSTREAM_SCALAR_VECTORS) && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include "core/vector_avx2.h"
+#elif defined(SLIPSTREAM_NEON)
+#include "core/vector_neon.h"
 #else
 #define SLIPSTREAM_ONE_LANE 1
 #include "core/vector_scalar.h"
@@ -31,6 +34,8 @@ namespace {
 // The instruction set under which kernels written over `Vector` register themselves.
 #if defined(SLIPSTREAM_ONE_LANE)
 constexpr Isa kVectorIsa = Isa::scalar;
+#elif defined(SLIPSTREAM_NEON)
+constexpr Isa kVectorIsa = Isa::neon;
 #else
 constexpr Isa kVectorIsa = Vector::lanes == 16 ? Isa::avx512 : Isa::avx2;
 #endif

@@ -12,8 +12,8 @@
 // and kPitchMultiple is what the pitch of rows along the head size must be a multiple of. Callers pad with
 // zeros along the reduction; padded rows and columns may hold anything.
 //
-// The vector engines hold 4 rows by up to 4 vectors (AVX-512; 3 with AVX2's 16 registers) of c in registers
-// while they run over the whole reduction.
+// The vector engines hold 4 rows by up to 4 vectors (AVX-512 and NEON; 3 with AVX2's 16 registers) of c in
+// registers while they run over the whole reduction.
 #pragma once
 
 #include "core/vector.h"
@@ -75,7 +75,7 @@ template <class Engine, Keep keep>
 void multiply_vectors(int64_t rows, int64_t columns, int64_t reduction, const typename Engine::Element* a,
                       int64_t a_pitch, const typename Engine::Element* b, int64_t b_pitch, float* c,
                       int64_t c_pitch, const float* factors) {
-  constexpr int64_t kWidest = Vector::lanes == 16 ? 4 : 3;
+  constexpr int64_t kWidest = Vector::lanes == 8 ? 3 : 4;
   const int64_t steps = reduction / Engine::kPair;
   int64_t vectors = columns / Vector::lanes;
   for (int64_t strips = (vectors + kWidest - 1) / kWidest; strips > 0; strips--) {

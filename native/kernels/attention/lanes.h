@@ -35,6 +35,9 @@ SLIPSTREAM_INLINE Vector exp2(Vector x) {
   p = fma(p, fraction, Vector(1.0f));
 #if defined(__AVX512F__)
   return _mm512_scalef_ps(p.value, x.value);  // takes the floor of its exponent itself
+#elif defined(SLIPSTREAM_NEON)
+  const int32x4_t exponent = vaddq_s32(vcvtnq_s32_f32(whole.value), vdupq_n_s32(127));
+  return p * Vector(vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23)));
 #else
   const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(whole.value), _mm256_set1_epi32(127));
   return p * Vector(_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
@@ -45,6 +48,8 @@ SLIPSTREAM_INLINE Vector exp2(Vector x) {
 SLIPSTREAM_INLINE Vector keep_lanes(Vector x, int64_t low, int64_t high, Vector fill) {
 #if defined(__AVX512F__)
   const Vector indices = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif defined(SLIPSTREAM_NEON)
+  const Vector indices = float32x4_t{0, 1, 2, 3};
 #else
   const Vector indices = _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7);
 #endif
@@ -81,6 +86,15 @@ SLIPSTREAM_INLINE void transpose_lanes(Vector (&rows)[Vector::lanes]) {
     rows[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
     rows[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
   }
+#elif defined(SLIPSTREAM_NEON)
+  const float32x4_t low = vtrn1q_f32(rows[0].value, rows[1].value);
+  const float32x4_t low_odd = vtrn2q_f32(rows[0].value, rows[1].value);
+  const float32x4_t high = vtrn1q_f32(rows[2].value, rows[3].value);
+  const float32x4_t high_odd = vtrn2q_f32(rows[2].value, rows[3].value);
+  rows[0] = vcombine_f32(vget_low_f32(low), vget_low_f32(high));
+  rows[1] = vcombine_f32(vget_low_f32(low_odd), vget_low_f32(high_odd));
+  rows[2] = vcombine_f32(vget_high_f32(low), vget_high_f32(high));
+  rows[3] = vcombine_f32(vget_high_f32(low_odd), vget_high_f32(high_odd));
 #else
   __m256 pairs[8], quads[8];
 #pragma GCC unroll 4

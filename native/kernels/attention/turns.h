@@ -26,7 +26,11 @@ struct Turns {
     const int64_t turn = head * (last - first + 1) + query_block - first;
     for (int64_t spin = 0; __atomic_load_n(&taken[key_block], __ATOMIC_ACQUIRE) != turn; spin++) {
       if (spin < 4000) {
+#if defined(__x86_64__)
         __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ volatile("yield");
+#endif
       } else {
         sched_yield();
       }

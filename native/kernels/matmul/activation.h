@@ -7,7 +7,7 @@
 namespace slipstream {
 namespace {
 
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(SLIPSTREAM_NEON)
 
 // e^x: x = n ln 2 + r with |r| <= ln 2 / 2, then the Taylor polynomial of degree 7 (error 5e-9) times 2^n.
 // Overflows to infinity, underflows to zero, NaN stays NaN.

@@ -1,4 +1,7 @@
+// The scalar twins.
+#define SLIPSTREAM_SCALAR_VECTORS 1
 #include "kernels/matmul/matmul.h"
+
 #include "kernels/matmul/linear_cross_entropy.h"
 #include "kernels/matmul/measure.h"
 

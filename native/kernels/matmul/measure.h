@@ -7,15 +7,19 @@
 namespace slipstream {
 namespace {
 
-// The multiply-add unit alone: independent chains, enough to cover its latency.
+// The multiply-add unit alone: independent chains, enough to cover its latency (NEON's units may be four).
+#if defined(SLIPSTREAM_NEON)
+constexpr int kChains = 24;
+#else
 constexpr int kChains = 12;
+#endif
 
 template <class Step>
 SLIPSTREAM_INLINE float run_chains(int64_t iterations, const Step& step) {
   Wide sums[kChains];
   for (int chain = 0; chain < kChains; chain++) sums[chain] = wide_splat(static_cast<float>(chain));
   for (int64_t i = 0; i < iterations; i++) {
-#pragma GCC unroll 12
+#pragma GCC unroll 24
     for (int chain = 0; chain < kChains; chain++) sums[chain] = step(sums[chain]);
   }
   float total = 0;

@@ -14,7 +14,7 @@
 namespace slipstream {
 namespace {
 
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(SLIPSTREAM_NEON)
 using Wide = Vector;
 SLIPSTREAM_INLINE Wide wide_splat(float value) { return splat(value); }
 SLIPSTREAM_INLINE Wide wide_load(const float* p) { return load(p); }
@@ -39,6 +39,8 @@ SLIPSTREAM_INLINE Wide wide_even(const uint32_t* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
 #elif defined(__AVX2__)
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16));
+#elif defined(SLIPSTREAM_NEON)
+  return vreinterpretq_f32_u32(vshlq_n_u32(vld1q_u32(p), 16));
 #else
   WideBits bits;
   std::memcpy(&bits, p, sizeof(bits));
@@ -51,6 +53,8 @@ SLIPSTREAM_INLINE Wide wide_odd(const uint32_t* p) {
 #elif defined(__AVX2__)
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32(-65536)));
+#elif defined(SLIPSTREAM_NEON)
+  return vreinterpretq_f32_u32(vandq_u32(vld1q_u32(p), vdupq_n_u32(0xffff0000u)));
 #else
   WideBits bits;
   std::memcpy(&bits, p, sizeof(bits));
@@ -60,11 +64,13 @@ SLIPSTREAM_INLINE Wide wide_odd(const uint32_t* p) {
 
 constexpr int kWideWidth = static_cast<int>(sizeof(Wide) / 4);
 constexpr int kTileColumns = 2 * kWideWidth;
-// Two vectors a row: 28, 12 or 8 accumulators, beside two of b and one of a.
+// Two vectors a row: 28 (AVX-512), 12 (AVX2), 24 (NEON) or 8 accumulators, beside two of b and one of a.
 #if defined(__AVX512F__)
 constexpr int kStripRows = 14;
 #elif defined(__AVX2__)
 constexpr int kStripRows = 6;
+#elif defined(SLIPSTREAM_NEON)
+constexpr int kStripRows = 12;
 #else
 constexpr int kStripRows = 4;
 #endif
@@ -96,6 +102,25 @@ SLIPSTREAM_INLINE void prefetch_panel(const void* b) {
   }
 }
 
+#if defined(SLIPSTREAM_NEON)
+// Four elements of a to a register, as multiply-adds by lane take them: one register each would leave too few
+// for the sums. Strips are whole fours wide.
+template <int R, int r = 0>
+SLIPSTREAM_INLINE void add_products(Wide sums[R][2], const float* a, Wide b0, Wide b1) {
+  const Wide four = wide_load(a + r);
+  const auto add = [&]<int lane>() {
+    if constexpr (r + lane < R) {
+      sums[r + lane][0] = vfmaq_laneq_f32(sums[r + lane][0], b0, four, lane);
+      sums[r + lane][1] = vfmaq_laneq_f32(sums[r + lane][1], b1, four, lane);
+    }
+  };
+  add.template operator()<0>();
+  add.template operator()<1>();
+  add.template operator()<2>();
+  add.template operator()<3>();
+  if constexpr (r + 4 < R) add_products<R, r + 4>(sums, a, b0, b1);
+}
+#else
 template <int R>
 SLIPSTREAM_INLINE void add_products(Wide sums[R][2], const float* a, Wide b0, Wide b1) {
 #pragma GCC unroll 16
@@ -105,6 +130,7 @@ SLIPSTREAM_INLINE void add_products(Wide sums[R][2], const float* a, Wide b0, Wi
     sums[r][1] = wide_multiply_add(value, b1, sums[r][1]);
   }
 }
+#endif
 
 struct FloatTile {
   template <int R>

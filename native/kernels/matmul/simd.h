@@ -1,7 +1,7 @@
 // The vectors that the matrix kernels are written in: `Vector` holds kWidth float32 values, `Lanes` kWidth
 // 32-bit lanes (a float32, or two bf16 that are adjacent along K). One implementation for AVX-512, one for
-// AVX2, and one of width 1 for every processor. Partial loads read only the first `count` elements and fill
-// with zeros; partial stores write only these.
+// AVX2, one for NEON, and one of width 1 for every processor. Partial loads read only the first `count`
+// elements and fill with zeros; partial stores write only these.
 #pragma once
 
 #include <cmath>
@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "core/float16.h"
+#include "core/neon_intrinsics.h"
 #include "core/tensor.h"
 
 #if defined(__AVX2__)
@@ -293,6 +294,120 @@ SLIPSTREAM_INLINE void transpose(Lanes r[8]) {
     r[j] = _mm256_permute2x128_si256(t[j], t[4 + j], 0x20);
     r[j + 4] = _mm256_permute2x128_si256(t[j], t[4 + j], 0x31);
   }
+}
+
+#elif defined(SLIPSTREAM_NEON)
+
+constexpr int kWidth = 4;
+using Vector = float32x4_t;
+using Lanes = uint32x4_t;
+
+SLIPSTREAM_INLINE Vector splat(float value) { return vdupq_n_f32(value); }
+SLIPSTREAM_INLINE Vector add(Vector a, Vector b) { return vaddq_f32(a, b); }
+SLIPSTREAM_INLINE Vector subtract(Vector a, Vector b) { return vsubq_f32(a, b); }
+SLIPSTREAM_INLINE Vector multiply(Vector a, Vector b) { return vmulq_f32(a, b); }
+SLIPSTREAM_INLINE Vector divide(Vector a, Vector b) { return vdivq_f32(a, b); }
+SLIPSTREAM_INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return vfmaq_f32(c, a, b); }
+SLIPSTREAM_INLINE Vector negative_multiply_add(Vector a, Vector b, Vector c) { return vfmsq_f32(c, a, b); }
+// By comparing: the instructions of this name give NaN where either operand is.
+SLIPSTREAM_INLINE Vector maximum(Vector a, Vector b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+SLIPSTREAM_INLINE Vector minimum(Vector a, Vector b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+SLIPSTREAM_INLINE Vector absolute(Vector a) { return vabsq_f32(a); }
+SLIPSTREAM_INLINE Vector round_to_integer(Vector a) { return vrndnq_f32(a); }
+SLIPSTREAM_INLINE Vector scale_by_power(Vector a, Vector exponent) {
+  // Two factors, each a normal number, reach every power from underflow to overflow.
+  const int32x4_t whole = vcvtnq_s32_f32(minimum(maximum(exponent, splat(-252.0f)), splat(252.0f)));
+  const int32x4_t half = vshrq_n_s32(whole, 1), bias = vdupq_n_s32(127);
+  const int32x4_t one = vshlq_n_s32(vaddq_s32(half, bias), 23);
+  const int32x4_t two = vshlq_n_s32(vaddq_s32(vsubq_s32(whole, half), bias), 23);
+  return vmulq_f32(vmulq_f32(a, vreinterpretq_f32_s32(one)), vreinterpretq_f32_s32(two));
+}
+SLIPSTREAM_INLINE Vector where_negative(Vector a, Vector b, Vector c) {
+  return vbslq_f32(vcltzq_f32(a), b, c);
+}
+SLIPSTREAM_INLINE Vector positive_part(Vector a) { return vmaxq_f32(splat(0.0f), a); }
+SLIPSTREAM_INLINE float sum_of(Vector a) { return vaddvq_f32(a); }
+SLIPSTREAM_INLINE float maximum_of(Vector a) { return vmaxvq_f32(a); }
+
+SLIPSTREAM_INLINE Lanes bits_of(Vector a) { return vreinterpretq_u32_f32(a); }
+SLIPSTREAM_INLINE Lanes no_lanes() { return vdupq_n_u32(0); }
+
+SLIPSTREAM_INLINE uint16x4_t load_halves(const uint16_t* p, int count) {
+  if (count >= 4) return vld1_u16(p);
+  uint16_t buffer[4] = {};
+  for (int i = 0; i < count; i++) buffer[i] = p[i];
+  return vld1_u16(buffer);
+}
+SLIPSTREAM_INLINE void store_halves(uint16_t* p, uint16x4_t a, int count) {
+  if (count >= 4) return vst1_u16(p, a);
+  uint16_t buffer[4];
+  vst1_u16(buffer, a);
+  for (int i = 0; i < count; i++) p[i] = buffer[i];
+}
+
+SLIPSTREAM_INLINE Vector load(const float* p) { return vld1q_f32(p); }
+SLIPSTREAM_INLINE Vector load(const float* p, int count) {
+  if (count >= 4) return vld1q_f32(p);
+  float buffer[4] = {};
+  for (int i = 0; i < count; i++) buffer[i] = p[i];
+  return vld1q_f32(buffer);
+}
+SLIPSTREAM_INLINE Lanes zero_extend(const uint16_t* p, int count) { return vmovl_u16(load_halves(p, count)); }
+SLIPSTREAM_INLINE Vector load(const bf16* p, int count) {
+  return vreinterpretq_f32_u32(vshll_n_u16(load_halves(&p->bits, count), 16));
+}
+SLIPSTREAM_INLINE Vector load(const f16* p, int count) {
+  return vcvt_f32_f16(vreinterpret_f16_u16(load_halves(&p->bits, count)));
+}
+
+SLIPSTREAM_INLINE uint16x4_t narrow_to_bf16(Vector a) {
+  const Lanes bits = vreinterpretq_u32_f32(a);
+  const Lanes odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+  const Lanes rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+  const Lanes quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
+  return vshrn_n_u32(vbslq_u32(vceqq_f32(a, a), rounded, quiet), 16);
+}
+SLIPSTREAM_INLINE Lanes to_bf16_bits(Vector a) { return vmovl_u16(narrow_to_bf16(a)); }
+
+SLIPSTREAM_INLINE void store(float* p, Vector a) { vst1q_f32(p, a); }
+SLIPSTREAM_INLINE void store_lanes(uint32_t* p, Lanes a, int count) {
+  if (count >= 4) return vst1q_u32(p, a);
+  uint32_t buffer[4];
+  vst1q_u32(buffer, a);
+  for (int i = 0; i < count; i++) p[i] = buffer[i];
+}
+SLIPSTREAM_INLINE void store(float* p, Vector a, int count) {
+  if (count >= 4) return vst1q_f32(p, a);
+  float buffer[4];
+  vst1q_f32(buffer, a);
+  for (int i = 0; i < count; i++) p[i] = buffer[i];
+}
+SLIPSTREAM_INLINE void store(bf16* p, Vector a, int count) {
+  store_halves(&p->bits, narrow_to_bf16(a), count);
+}
+SLIPSTREAM_INLINE void store(f16* p, Vector a, int count) {
+  store_halves(&p->bits, vreinterpret_u16_f16(vcvt_f16_f32(a)), count);
+}
+
+SLIPSTREAM_INLINE Lanes load_pairs(const bf16* p, int count) {
+  const uint16x4_t high = count > 4 ? load_halves(&p->bits + 4, count - 4) : vdup_n_u16(0);
+  return vreinterpretq_u32_u16(vcombine_u16(load_halves(&p->bits, count), high));
+}
+template <class S>
+SLIPSTREAM_INLINE Lanes load_pairs(const S* p, int count) {
+  const Vector high = count > 4 ? load(p + 4, count - 4) : splat(0.0f);
+  return vreinterpretq_u32_u16(vcombine_u16(narrow_to_bf16(load(p, count)), narrow_to_bf16(high)));
+}
+SLIPSTREAM_INLINE Lanes join_halves(Lanes low, Lanes high) { return vsliq_n_u32(low, high, 16); }
+
+// Transposes a 4 x 4 matrix of lanes in place.
+SLIPSTREAM_INLINE void transpose(Lanes r[4]) {
+  const Lanes low = vtrn1q_u32(r[0], r[1]), low_odd = vtrn2q_u32(r[0], r[1]);
+  const Lanes high = vtrn1q_u32(r[2], r[3]), high_odd = vtrn2q_u32(r[2], r[3]);
+  r[0] = vcombine_u32(vget_low_u32(low), vget_low_u32(high));
+  r[1] = vcombine_u32(vget_low_u32(low_odd), vget_low_u32(high_odd));
+  r[2] = vcombine_u32(vget_high_u32(low), vget_high_u32(high));
+  r[3] = vcombine_u32(vget_high_u32(low_odd), vget_high_u32(high_odd));
 }
 
 #else

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { existsSync, globSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
-import { dirname, join, relative } from "node:path";
+import { dirname, isAbsolute, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { environmentVariables, readVariable } from "../../base/environment.ts";
 import { RunError, SlipstreamError } from "../../base/errors.ts";
@@ -47,13 +47,24 @@ const commonFlags = [
   `-I${nodeHeaders}`,
 ];
 
-interface Unit {
+/** A source file and the object that it becomes. */
+export interface Unit {
   readonly source: string;
   readonly object: string;
   readonly flags: readonly string[];
 }
 
-function findCompiler(): { command: string; version: string } {
+/** A compiler's command, and what it says of its version. */
+export interface Compiler {
+  readonly command: string;
+  readonly version: string;
+}
+
+/**
+ * The C++ compiler of this machine.
+ * @throws RunError saying what to install where there is none.
+ */
+export function findCompiler(): Compiler {
   const chosen = readVariable(environmentVariables.compiler);
   for (const command of chosen ? [chosen] : ["g++", "clang++"]) {
     const result = spawnSync(command, ["--version"], { encoding: "utf8" });
@@ -67,18 +78,28 @@ function findCompiler(): { command: string; version: string } {
   });
 }
 
-function listUnits(emulated: boolean): Unit[] {
+/** What to compile `native/` for, and where to put the objects. */
+export interface Target {
+  /** Node's name of the processors, such as `x64` or `arm64`. */
+  readonly architecture: string;
+  readonly objects: string;
+  /** Adds the AMX kernels on a software model of the tiles. */
+  readonly emulated?: boolean;
+}
+
+/** The files of `native/` that a target is built from. */
+export function listUnits({ architecture, objects, emulated = false }: Target): Unit[] {
   const units: Unit[] = [];
   for (const source of globSync("native/**/*.cc", { cwd: root }).sort()) {
     const suffix = /\.([a-z0-9]+)\.cc$/.exec(source)?.[1];
-    const variant = suffix === undefined ? { flags: [], architecture: process.arch } : flagsBySuffix[suffix];
+    const variant = suffix === undefined ? { flags: [], architecture } : flagsBySuffix[suffix];
     if (variant === undefined) {
       throw new SlipstreamError("bad_suffix", `no compiler flags are known for ${source}`, {
         expected: `one of ${Object.keys(flagsBySuffix).join(", ")} before .cc`,
       });
     }
-    if (variant.architecture !== process.arch) continue;
-    const object = join(buildFolder, "objects", `${source.replaceAll("/", "-")}.o`);
+    if (variant.architecture !== architecture) continue;
+    const object = join(objects, `${source.replaceAll("/", "-")}.o`);
     units.push({ source, object, flags: [...commonFlags, ...variant.flags] });
     // The same AMX code on a software model of the tiles, so that every machine with AVX-512 can test it.
     if (suffix === "amx" && emulated) {
@@ -96,7 +117,7 @@ function listUnits(emulated: boolean): Unit[] {
  * A digest of everything that went into an object: compiler, flags, and the texts of the source and of the
  * headers that the compiler said it read. Undefined where the object has not been compiled yet.
  */
-function digestOf(unit: Unit, compiler: { command: string; version: string }): string | undefined {
+function digestOf(unit: Unit, compiler: Compiler): string | undefined {
   const dependencies = `${unit.object}.d`;
   if (!existsSync(dependencies)) return undefined;
   const files = readFileSync(dependencies, "utf8")
@@ -108,14 +129,18 @@ function digestOf(unit: Unit, compiler: { command: string; version: string }): s
     JSON.stringify([compiler, unit.flags.filter((flag) => !flag.endsWith(nodeHeaders))]),
   );
   for (const file of files) {
-    if (!file.startsWith("native/")) continue;
+    if (isAbsolute(file)) continue;
     if (!existsSync(join(root, file))) return undefined;
     hash.update(file).update(readFileSync(join(root, file)));
   }
   return hash.digest("hex");
 }
 
-function run(command: string, parameters: readonly string[]): Promise<void> {
+/**
+ * Runs a compiler or a linker in the project's folder.
+ * @throws RunError with what it printed where it fails.
+ */
+export function run(command: string, parameters: readonly string[]): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = spawn(command, parameters, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
     let output = "";
@@ -133,6 +158,38 @@ function run(command: string, parameters: readonly string[]): Promise<void> {
   });
 }
 
+function recorded(path: string): string {
+  return existsSync(path) ? readFileSync(path, "utf8") : "";
+}
+
+/**
+ * Compiles the units that are out of date, as many at a time as there are processors, and returns how many
+ * they were.
+ * @throws RunError with what the compiler said.
+ */
+export async function compileUnits(
+  units: readonly Unit[],
+  compiler: Compiler,
+  log: (line: string) => void,
+): Promise<number> {
+  const stale = units.filter((unit) => {
+    const digest = digestOf(unit, compiler);
+    return digest === undefined || !existsSync(unit.object) || recorded(`${unit.object}.digest`) !== digest;
+  });
+  if (stale.length > 0) log(`compiling ${stale.length} native files with ${compiler.version}`);
+  const queue = [...stale];
+  const worker = async () => {
+    for (let unit = queue.shift(); unit !== undefined; unit = queue.shift()) {
+      mkdirSync(dirname(unit.object), { recursive: true });
+      const dependencies = ["-MMD", "-MF", `${unit.object}.d`];
+      await run(compiler.command, [...unit.flags, ...dependencies, "-c", "-o", unit.object, unit.source]);
+      writeFileSync(`${unit.object}.digest`, digestOf(unit, compiler) ?? "");
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, worker));
+  return stale.length;
+}
+
 /** What to build. */
 export interface BuildOptions {
   /** Adds the AMX kernels on a software model of the tiles, which only tests run. */
@@ -147,30 +204,19 @@ export interface BuildOptions {
 export async function buildNative(options: BuildOptions = {}): Promise<string> {
   const { emulated = false, log = console.log } = options;
   const compiler = findCompiler();
-  mkdirSync(join(buildFolder, "objects"), { recursive: true });
-  const units = listUnits(emulated);
-  const recorded = (path: string): string => (existsSync(path) ? readFileSync(path, "utf8") : "");
-  const stale = units.filter((unit) => {
-    const digest = digestOf(unit, compiler);
-    return digest === undefined || !existsSync(unit.object) || recorded(`${unit.object}.digest`) !== digest;
+  const units = listUnits({
+    architecture: process.arch,
+    objects: join(buildFolder, "objects"),
+    emulated,
   });
+  const started = performance.now();
+  const compiled = await compileUnits(units, compiler, log);
   const linkRecord = `${addonPath}.digest`;
   const linkDigest = (): string => {
     const digests = units.map((unit) => recorded(`${unit.object}.digest`));
     return createHash("sha256").update(digests.join()).digest("hex");
   };
-  if (stale.length === 0 && existsSync(addonPath) && recorded(linkRecord) === linkDigest()) return addonPath;
-  const started = performance.now();
-  if (stale.length > 0) log(`compiling ${stale.length} native files with ${compiler.version}`);
-  const queue = [...stale];
-  const worker = async () => {
-    for (let unit = queue.shift(); unit !== undefined; unit = queue.shift()) {
-      const dependencies = ["-MMD", "-MF", `${unit.object}.d`];
-      await run(compiler.command, [...unit.flags, ...dependencies, "-c", "-o", unit.object, unit.source]);
-      writeFileSync(`${unit.object}.digest`, digestOf(unit, compiler) ?? "");
-    }
-  };
-  await Promise.all(Array.from({ length: availableParallelism() }, worker));
+  if (compiled === 0 && existsSync(addonPath) && recorded(linkRecord) === linkDigest()) return addonPath;
   const temporary = `${addonPath}.${process.pid}.tmp`;
   const undefinedSymbols = process.platform === "darwin" ? ["-undefined", "dynamic_lookup"] : [];
   await run(compiler.command, [
