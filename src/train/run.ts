@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError } from "../base/errors.ts";
 import { acquireRunLock, compareConfig, type JsonObject, latestCheckpoint } from "../checkpoint/index.ts";
@@ -50,7 +50,6 @@ export async function runTraining(
   request: TrainingRequest,
 ): Promise<{ outcome: RunOutcome; config: TrainConfig }> {
   const config = loadConfig(request.configPath, request.overrides);
-  mkdirSync(config.output_dir, { recursive: true });
   const lock = await acquireRunLock(config.output_dir);
   let parts: TrainingParts | undefined;
   try {
@@ -63,7 +62,7 @@ export async function runTraining(
       backend: request.backend,
       view,
       progress,
-      resumed: folder !== undefined,
+      resumedFrom: folder,
       interrupted: () => request.signal?.aborted === true,
     });
     return { outcome: await loop.run(), config };
