@@ -185,8 +185,7 @@ export class TrainingLoop {
       dtype: dtype === "f16" ? "f32" : dtype,
     });
     const { max_tokens: maxTokens, temperature } = samples;
-    for (const prompt of samples.prompts) {
-      const ids = tokenizer.encode(prompt);
+    for (const { text: prompt, ids } of this.#parts.samplePrompts) {
       const decoder = new StreamDecoder(tokenizer, { context: ids });
       const stopTokens = tokenizer.endToken === undefined ? [] : [tokenizer.endToken];
       let text = "";

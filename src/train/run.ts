@@ -55,7 +55,7 @@ export async function runTraining(
   try {
     const view = request.view?.(config) ?? createTrainingView(config.steps_per_print);
     const folder = await checkpointToResume(config, request.resume, (line) => view.note(line));
-    parts = await setUpTraining(config, request.backend, (line) => view.note(line));
+    parts = await setUpTraining(config, request.backend, folder !== undefined, (line) => view.note(line));
     const progress = folder === undefined ? start : await restoreRun(parts, folder);
     if (folder !== undefined) view.note(`resumed from ${folder}`);
     const loop = new TrainingLoop(parts, {
