@@ -143,6 +143,16 @@ napi_value run_program(napi_env env, napi_callback_info info) {
   });
 }
 
+napi_value release_program(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    void* program = nullptr;
+    check(napi_get_value_external(env, arguments(env, info, 1)[0], &program), "expected a program");
+    std::lock_guard<std::mutex> lock(running());
+    static_cast<Program*>(program)->release();
+    return nullptr;
+  });
+}
+
 napi_value allocate(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const int64_t bytes = read_integer(env, arguments(env, info, 1)[0]);

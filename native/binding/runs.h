@@ -12,6 +12,9 @@ napi_value create_program(napi_env env, napi_callback_info info);
 // program runs on a thread of libuv's pool; only one runs at a time.
 napi_value run_program(napi_env env, napi_callback_info info);
 
+// releaseProgram(program): frees its memory; it must not be running.
+napi_value release_program(napi_env env, napi_callback_info info);
+
 // allocate(bytes): a zeroed ArrayBuffer aligned to pages.
 napi_value allocate(napi_env env, napi_callback_info info);
 

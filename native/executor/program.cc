@@ -167,6 +167,12 @@ bool Program::run_steps(ThreadPool& threads, const std::vector<PlannedStep>& ste
   return true;
 }
 
+void Program::release() {
+  arena_ = Memory();
+  prepared_ = Memory();
+  released_ = true;
+}
+
 RunReport Program::run(ThreadPool& threads, std::span<const BoundMemory> bindings,
                        std::span<const int64_t> symbols, const RunOptions& options) {
   for (size_t symbol = 0; symbol < symbol_bounds_.size(); symbol++) {
@@ -174,6 +180,7 @@ RunReport Program::run(ThreadPool& threads, std::span<const BoundMemory> binding
       throw std::runtime_error("internal: a symbol is out of its bounds");
     }
   }
+  if (released_) throw std::runtime_error("internal: the program was released");
   RunReport report;
   const double started = now();
   resolve(bindings, symbols);

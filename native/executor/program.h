@@ -69,6 +69,9 @@ class Program {
   RunReport run(ThreadPool& threads, std::span<const BoundMemory> bindings, std::span<const int64_t> symbols,
                 const RunOptions& options);
 
+  // Gives its memory back to the system. It cannot run afterwards.
+  void release();
+
   size_t binding_count() const { return binding_count_; }
   size_t symbol_count() const { return symbol_bounds_.size(); }
 
@@ -83,6 +86,7 @@ class Program {
   size_t binding_count_ = 0;
   std::vector<std::vector<char>> constants_;
   Memory arena_, prepared_;
+  bool released_ = false;
   std::vector<Tensor> resolved_;
 };
 

@@ -6,7 +6,7 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { RunError } from "../base/errors.ts";
+import { ConfigError } from "../base/errors.ts";
 import { acquireRunLock, type Holder, takeOver } from "./run_lock.ts";
 
 let folder: string;
@@ -29,13 +29,13 @@ function program(rest: string): string[] {
   return ["--input-type=module", "-e", source, folder];
 }
 
-async function failureOf(promise: Promise<unknown>): Promise<RunError> {
+async function failureOf(promise: Promise<unknown>): Promise<ConfigError> {
   const error: unknown = await promise.then(
     () => undefined,
     (reason: unknown) => reason,
   );
-  expect(error).toBeInstanceOf(RunError);
-  return error as RunError;
+  expect(error).toBeInstanceOf(ConfigError);
+  return error as ConfigError;
 }
 
 test("a second run in the output_dir is refused and told who holds it, until the first ends", async () => {

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { RunError } from "../base/errors.ts";
+import { ConfigError } from "../base/errors.ts";
 import { asReadError, asWriteError, systemCode } from "./file_errors.ts";
 import { isJsonObject } from "./json.ts";
 import { isRunning, ownIdentity, type ProcessIdentity } from "./process_identity.ts";
@@ -31,8 +31,8 @@ const takeoverMilliseconds = 10_000;
 /**
  * Takes the lock of `outputDirectory`, which is made where it is absent. A lock of a process that no longer
  * runs on this machine is taken over.
- * @throws RunError `output_dir_in_use` that says which process holds it, also where that cannot be checked
- * because it is on another machine.
+ * @throws ConfigError `output_dir_in_use` that says which process holds it, also where that cannot be checked
+ * because it is on another machine; RunError where the lock cannot be written.
  */
 export async function acquireRunLock(outputDirectory: string): Promise<RunLock> {
   const path = join(outputDirectory, "run.lock");
@@ -64,9 +64,9 @@ export async function acquireRunLock(outputDirectory: string): Promise<RunLock> 
   return { path, release, [Symbol.dispose]: release };
 }
 
-function inUse(outputDirectory: string, path: string, holder: Holder): RunError {
+function inUse(outputDirectory: string, path: string, holder: Holder): ConfigError {
   const elsewhere = isRunning(holder) === "unknown";
-  return new RunError("output_dir_in_use", "another run is writing into this output_dir", {
+  return new ConfigError("output_dir_in_use", "another run is writing into this output_dir", {
     where: outputDirectory,
     expected: "one run in an output_dir at a time",
     received: `process ${holder.pid} on ${holder.host}, since ${holder.since}`,

@@ -34,7 +34,8 @@ export interface LoopOptions {
   readonly view: TrainingView;
   /** Where the run stands: zeros, or what a checkpoint says. */
   readonly progress: RunProgress;
-  readonly resumed: boolean;
+  /** The checkpoint that the run goes on from; undefined for a run from the start. */
+  readonly resumedFrom: string | undefined;
   /** Asked after every step whether to stop. */
   readonly interrupted: () => boolean;
 }
@@ -67,6 +68,10 @@ export class TrainingLoop {
     this.#step = step;
     this.#tokens = tokens;
     this.#elapsed = elapsedSeconds;
+    if (options.resumedFrom !== undefined) {
+      this.#savedAt = step;
+      this.#checkpoint = options.resumedFrom;
+    }
     this.#total = totalSteps(parts.config, parts.batch, parts.dataset);
     this.#sink = this.#openSinks();
   }
@@ -180,8 +185,7 @@ export class TrainingLoop {
       dtype: dtype === "f16" ? "f32" : dtype,
     });
     const { max_tokens: maxTokens, temperature } = samples;
-    for (const prompt of samples.prompts) {
-      const ids = tokenizer.encode(prompt);
+    for (const { text: prompt, ids } of this.#parts.samplePrompts) {
       const decoder = new StreamDecoder(tokenizer, { context: ids });
       const stopTokens = tokenizer.endToken === undefined ? [] : [tokenizer.endToken];
       let text = "";
@@ -237,7 +241,8 @@ export class TrainingLoop {
     }
     await this.#save();
     const model = reason === "interrupted" ? undefined : await saveTrainedModel(this.#parts);
-    const loss = this.#metrics?.loss ?? Number.NaN;
+    // A run that was finished before it was resumed has no step of its own, only its history.
+    const loss = this.#losses.at(-1) ?? Number.NaN;
     return {
       reason,
       step: this.#step,
@@ -280,7 +285,8 @@ export class TrainingLoop {
 
   #openSinks(): MetricsSink {
     const { config } = this.#parts;
-    const { resumed, progress } = this.#options;
+    const { resumedFrom, progress } = this.#options;
+    const resumed = resumedFrom !== undefined;
     const path = join(config.output_dir, "metrics.jsonl");
     const resumeAfter = resumed ? progress.step : undefined;
     const log = createMetricsLog(path, resumeAfter);

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError } from "../base/errors.ts";
 import { acquireRunLock, compareConfig, type JsonObject, latestCheckpoint } from "../checkpoint/index.ts";
@@ -50,20 +50,19 @@ export async function runTraining(
   request: TrainingRequest,
 ): Promise<{ outcome: RunOutcome; config: TrainConfig }> {
   const config = loadConfig(request.configPath, request.overrides);
-  mkdirSync(config.output_dir, { recursive: true });
   const lock = await acquireRunLock(config.output_dir);
   let parts: TrainingParts | undefined;
   try {
     const view = request.view?.(config) ?? createTrainingView(config.steps_per_print);
     const folder = await checkpointToResume(config, request.resume, (line) => view.note(line));
-    parts = await setUpTraining(config, request.backend, (line) => view.note(line));
+    parts = await setUpTraining(config, request.backend, folder !== undefined, (line) => view.note(line));
     const progress = folder === undefined ? start : await restoreRun(parts, folder);
     if (folder !== undefined) view.note(`resumed from ${folder}`);
     const loop = new TrainingLoop(parts, {
       backend: request.backend,
       view,
       progress,
-      resumed: folder !== undefined,
+      resumedFrom: folder,
       interrupted: () => request.signal?.aborted === true,
     });
     return { outcome: await loop.run(), config };

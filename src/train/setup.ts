@@ -1,6 +1,5 @@
-import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import type { DType } from "../base/dtype.ts";
+import { bytesPerElement, type DType } from "../base/dtype.ts";
 import { ConfigError, DataError } from "../base/errors.ts";
 import { elementCount } from "../base/shape.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
@@ -28,6 +27,9 @@ import {
   type TrainConfig,
 } from "./config/index.ts";
 import { TrainingEngine } from "./engine.ts";
+import { totalBytes } from "./layout.ts";
+import { requireMemory } from "./memory.ts";
+import { encodePrompts, type SamplePrompt } from "./sample_prompts.ts";
 
 /** Everything that a config describes, built. */
 export interface TrainingParts {
@@ -39,6 +41,7 @@ export interface TrainingParts {
   readonly language: LanguageModel;
   readonly parameters: ParameterTable;
   readonly tokenizer: Tokenizer;
+  readonly samplePrompts: readonly SamplePrompt[];
   readonly dataset: Dataset;
   readonly engine: TrainingEngine;
   readonly schedule: Schedule;
@@ -126,17 +129,20 @@ function trainedTokenizerFolder(config: TrainConfig): string {
 }
 
 /**
- * The tokenizer of a config: loaded from a folder, or trained on the data once and kept in `output_dir`.
+ * The tokenizer of a config: loaded from a folder, or trained on the data and kept in `output_dir`.
+ * @param resumes takes the one that the run trained when it began; a new run trains its own, since one that an
+ * earlier run left there may be of other data or another size
  * @param note told what takes a while
  */
 export async function prepareTokenizer(
   config: TrainConfig,
+  resumes: boolean,
   note: (line: string) => void,
 ): Promise<Tokenizer> {
   const section = config.tokenizer;
   if (section?.train !== undefined) {
     const folder = trainedTokenizerFolder(config);
-    if (existsSync(join(folder, "tokenizer.json"))) return loadTokenizer(folder);
+    if (resumes) return loadTokenizer(folder);
     const { vocabulary_size: vocabularySize } = section.train;
     note(`training a tokenizer of ${vocabularySize} tokens`);
     const tokenizer = await trainTokenizer(textsOf(config), { vocabularySize });
@@ -156,7 +162,7 @@ export async function prepareTokenizer(
 async function* textsOf(config: TrainConfig): AsyncGenerator<string> {
   const sources = await openSources(config.data.train, sourceOptions(config));
   for await (const document of documentsOf(sources)) {
-    if (typeof document.content === "string") yield document.content;
+    if (typeof document.content === "string") yield (document.prompt ?? "") + document.content;
   }
 }
 
@@ -231,26 +237,66 @@ export function buildEngine(
   });
 }
 
+/** The engine of a config. @throws RunError where it would not fit in this machine's memory. */
+function buildFittingEngine(
+  config: TrainConfig,
+  batch: BatchSizes,
+  model: ModelShape,
+  backend: Backend,
+): TrainingEngine {
+  const parameters = parameterCount(model.parameters);
+  const elements = parameters * (2 + createOptimizer(config.optimizer).states.length);
+  const state = {
+    what: `weights, gradients and optimizer states of ${parameters.toLocaleString("en")} parameters`,
+    bytes: elements * bytesPerElement("f32"),
+    hint: "make the model smaller, or train on a machine with more memory",
+  };
+  requireMemory([state]);
+  const engine = buildEngine(config, batch, model, backend);
+  const plans = Object.values(engine.memory);
+  const activations = {
+    what: "activations and packed weights",
+    bytes: plans.reduce((sum, { arena, prepared }) => sum + arena + prepared, 0),
+    hint: "lower train_micro_batch_size_per_gpu or data.sequence_length, or set activation_checkpointing.mode",
+  };
+  requireMemory([{ ...state, bytes: totalBytes(engine.buffers.values()) }, activations]);
+  return engine;
+}
+
 /** Builds everything for a config and gives the weights their first values. */
 export async function setUpTraining(
   config: TrainConfig,
   backend: Backend,
+  resumes: boolean,
   note: (line: string) => void,
 ): Promise<TrainingParts> {
   const batch = resolveBatch(config, 1);
-  const tokenizer = await prepareTokenizer(config, note);
+  const tokenizer = await prepareTokenizer(config, resumes, note);
   const model = await buildModel(config, tokenizer.vocabularySize);
+  const samplePrompts = encodePrompts(config, tokenizer, model.language);
+  // What is wrong with the sizes or the data is told before weights are read or made.
+  const engine = buildFittingEngine(config, batch, model, backend);
   const dataset = await prepareData(config, batch, tokenizer, model.language.facts.vocabularySize, note);
-  const engine = buildEngine(config, batch, model, backend);
-  if (config.model.type === undefined) {
-    const weights = engine.weights;
-    await readWeights(config.model.path, model.family, model.parameters, (name) => weights.get(name)!);
-    engine.weightsChanged();
-  } else {
-    await engine.initialize(config.seed);
+  try {
+    await fillWeights(config, model, engine);
+  } catch (error) {
+    await dataset.close();
+    throw error;
   }
   const schedule = createSchedule(config.scheduler.type, config.scheduler.params, config.optimizer.params.lr);
-  return { config, batch, ...model, tokenizer, dataset, engine, schedule, dtype: activationDType(config) };
+  const dtype = activationDType(config);
+  return { config, batch, ...model, tokenizer, samplePrompts, dataset, engine, schedule, dtype };
+}
+
+/** Gives the weights their first values: those of the folder to fine-tune, or random ones. */
+async function fillWeights(config: TrainConfig, model: ModelShape, engine: TrainingEngine): Promise<void> {
+  if (config.model.type !== undefined) {
+    await engine.initialize(config.seed);
+    return;
+  }
+  const weights = engine.weights;
+  await readWeights(config.model.path, model.family, model.parameters, (name) => weights.get(name)!);
+  engine.weightsChanged();
 }
 
 /** Number of weights of a model. */

@@ -7,6 +7,7 @@ import { runTraining } from "../../train/run.ts";
 import { duration } from "../../train/view/text.ts";
 import { withBackend } from "../backend.ts";
 import type { TrainCommandOptions } from "../commands/train.ts";
+import { shellCommand } from "../shell.ts";
 
 /** Exit status of a run that Ctrl-C ended: 128 + SIGINT, as shells have it. */
 const interruptedStatus = 130;
@@ -62,9 +63,8 @@ export async function runTrain(options: TrainCommandOptions): Promise<void> {
       const elapsed = duration(outcome.elapsedSeconds);
       if (outcome.reason === "interrupted") {
         say(`stopped after step ${outcome.step}; checkpoint: ${outcome.checkpoint}`);
-        say(
-          `resume with: slipstream train ${configPath}${overrides.map((set) => ` --set ${set}`).join("")} --resume`,
-        );
+        const sets = overrides.flatMap((override) => ["--set", override]);
+        say(`resume with: ${shellCommand(["slipstream", "train", configPath, ...sets, "--resume"])}`);
         process.exitCode = interruptedStatus;
         return;
       }
@@ -83,7 +83,7 @@ export async function runTrain(options: TrainCommandOptions): Promise<void> {
       say(`model:      ${outcome.model}`);
       say(`checkpoint: ${outcome.checkpoint}`);
       say(`metrics:    ${config.output_dir}/metrics.jsonl, ${config.output_dir}/loss.svg`);
-      say(`next:       slipstream generate ${outcome.model} --prompt "..."`);
+      say(`next:       slipstream generate ${shellCommand([outcome.model ?? ""])} --prompt "..."`);
     });
   } finally {
     process.off("SIGINT", interrupt);

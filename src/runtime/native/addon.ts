@@ -65,6 +65,8 @@ export interface Addon {
     checkFinite: boolean,
     trace: boolean,
   ): Promise<NativeReport>;
+  /** Frees the memory of a program that is not running; it cannot run again. */
+  releaseProgram(program: NativeProgram): void;
   /** Zeroed memory aligned to pages, outside of JavaScript's heap. */
   allocate(bytes: number): ArrayBuffer;
 }

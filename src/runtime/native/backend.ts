@@ -19,6 +19,7 @@ import { collectBindings, collectSymbols } from "../bind.ts";
 import type { Trace } from "../trace.ts";
 import { type Addon, type IsaName, loadAddon, type NativeProgram } from "./addon.ts";
 import { encodeProgram } from "./encode.ts";
+import { askForMemory, isRefusal, outOfMemory } from "./memory.ts";
 
 /** How the native backend runs. */
 export interface NativeOptions {
@@ -51,8 +52,7 @@ export function createNativeBackend(options: NativeOptions = {}): NativeBackend 
     name: "native",
     threads,
     isa,
-    allocate: (dtype: DType, elements: number): TensorData =>
-      viewOf(dtype, addon.allocate(elements * bytesPerElement(dtype)), 0, elements),
+    allocate: (dtype: DType, elements: number): TensorData => allocate(addon, dtype, elements),
     measurePeak: async (dtype: DType): Promise<number> => measurePeak(addon, dtype, threads, isa),
     compile: (graph: Graph, compileOptions: CompileOptions = {}): Executable => {
       const { recompute } = compileOptions;
@@ -60,6 +60,13 @@ export function createNativeBackend(options: NativeOptions = {}): NativeBackend 
       return new NativeExecutable(addon, compiled, threads, isa, options.trace);
     },
   };
+}
+
+function allocate(addon: Addon, dtype: DType, elements: number): TensorData {
+  const bytes = elements * bytesPerElement(dtype);
+  return askForMemory(`a tensor of ${elements} ${dtype} elements`, bytes, () =>
+    viewOf(dtype, addon.allocate(bytes), 0, elements),
+  );
 }
 
 function chooseIsa(addon: Addon, wanted: IsaName | undefined): IsaName {
@@ -122,7 +129,11 @@ class NativeExecutable implements Executable {
     this.#trace = trace;
     this.flops = flops;
     const { words, kernels } = encodeProgram(program);
-    this.#native = addon.createProgram(words, kernels, isa, program.constants);
+    this.#native = askForMemory(
+      `what program ${program.name} keeps while it runs`,
+      program.arenaBytes + program.preparedBytes,
+      () => addon.createProgram(words, kernels, isa, program.constants),
+    );
     this.memory = {
       arena: program.arenaBytes,
       prepared: program.preparedBytes,
@@ -143,15 +154,21 @@ class NativeExecutable implements Executable {
     const checkFinite = options.checkFinite === true;
     const prepare = (!this.#prepared || checkFinite) && this.#program.prepare.length > 0;
     const started = this.#trace?.now() ?? 0;
-    const report = await this.#addon.runProgram(
-      this.#native,
-      this.#threads,
-      memory,
-      values,
-      prepare,
-      checkFinite,
-      this.#trace !== undefined,
-    );
+    const report = await this.#addon
+      .runProgram(
+        this.#native,
+        this.#threads,
+        memory,
+        values,
+        prepare,
+        checkFinite,
+        this.#trace !== undefined,
+      )
+      .catch((error: unknown) => {
+        throw isRefusal(error)
+          ? outOfMemory(`the work space of program ${this.#program.name}`, undefined, error)
+          : error;
+      });
     // A run that stopped early may have left some of it undone.
     this.#prepared = report.failedStep < 0;
     this.#record(started, report.seconds, report.stepSeconds, prepare);
@@ -164,7 +181,7 @@ class NativeExecutable implements Executable {
   }
 
   dispose(): void {
-    // The memory goes with the last reference, when no run holds it any more.
+    if (this.#native !== undefined) this.#addon.releaseProgram(this.#native);
     this.#native = undefined;
   }
 
