@@ -29,15 +29,11 @@ export async function runPlan(options: PlanCommandOptions): Promise<void> {
     );
   }
   const config = loadConfig(options.config, options.overrides);
-  const model = await modelToPlan(config);
-  const baselineBytes = process.memoryUsage.rss();
+  const parts = { config, model: await modelToPlan(config), backend: createNullBackend() };
+  // Measuring the machine takes memory, so what the process itself takes is looked at before.
+  const { memory } = planTraining(parts);
   const machine = await thisMachine(config);
-  const plan = planTraining({
-    config,
-    model,
-    backend: createNullBackend(),
-    baselineBytes,
-    ...(machine === undefined ? {} : { machine }),
-  });
+  const baselineBytes = memory.baseline;
+  const plan = planTraining({ ...parts, baselineBytes, ...(machine === undefined ? {} : { machine }) });
   process.stdout.write(`${options.json === true ? JSON.stringify(plan) : formatPlan(plan)}\n`);
 }
