@@ -3,6 +3,7 @@ export { removeLeftovers, writeFileAtomically, writeFolderAtomically } from "./a
 export { type CheckOptions, checkNames } from "./check_names.ts";
 export { compareConfig } from "./compare_config.ts";
 export { convertDType, convertInto } from "./convert.ts";
+export { asReadError } from "./file_errors.ts";
 export { isJsonObject, type JsonObject, type JsonValue, readJsonObject } from "./json.ts";
 export { openModelWeights } from "./model_folder.ts";
 export { acquireRunLock, type RunLock } from "./run_lock.ts";

@@ -283,6 +283,13 @@ export class TrainingEngine {
   /** Runs a batch again, looking at every result, to name the first that is not finite. */
   async #explain(batch: TrainingBatch, weight: Float32Array): Promise<void> {
     if (this.lossScale !== undefined && !this.lossScale.exhausted) return;
+    for (const [name, values] of this.weights) {
+      if (values.every(Number.isFinite)) continue;
+      throw new RunError("not_finite", "a parameter holds values that are not finite (NaN or infinity)", {
+        where: `${name}, before update ${this.#updates + 1}`,
+        hint: "the weights were damaged before this step: go back to an earlier checkpoint or another model file, and lower the learning rate",
+      });
+    }
     await this.#first.run(this.#batchBindings(batch, weight), symbolsOf(batch), { checkFinite: true });
     throw new RunError("not_finite", "the gradient's norm is not finite, though each gradient is", {
       where: `update ${this.#updates + 1}`,

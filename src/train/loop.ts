@@ -80,19 +80,36 @@ export class TrainingLoop {
   async run(): Promise<RunOutcome> {
     const { backend, view } = this.#options;
     this.#peak = await backend.measurePeak?.(this.#parts.dtype === "bf16" ? "bf16" : "f32");
+    let outcome: RunOutcome;
     try {
-      let reason: RunOutcome["reason"] = "finished";
-      while (this.#step < this.#total) {
-        await this.#trainStep();
-        if (await this.#reachedLoss()) reason = "reached_loss";
-        await this.#checkpointWhenDue();
-        if (this.#options.interrupted()) reason = "interrupted";
-        if (reason !== "finished") break;
-      }
-      return await this.#finish(reason);
+      outcome = await this.#finish(await this.#trainSteps());
+    } catch (error) {
+      this.#closeAfterFailure();
+      throw error;
     } finally {
-      this.#sink.close();
       view.close();
+    }
+    this.#sink.close();
+    return outcome;
+  }
+
+  async #trainSteps(): Promise<RunOutcome["reason"]> {
+    while (this.#step < this.#total) {
+      await this.#trainStep();
+      const reached = await this.#reachedLoss();
+      await this.#checkpointWhenDue();
+      if (this.#options.interrupted()) return "interrupted";
+      if (reached) return "reached_loss";
+    }
+    return "finished";
+  }
+
+  /** What failed first is what the run ends with: that closing its files failed too is only noted. */
+  #closeAfterFailure(): void {
+    try {
+      this.#sink.close();
+    } catch (error) {
+      this.#options.view.note(error instanceof Error ? error.message : String(error));
     }
   }
 

@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { ConfigError, DataError, FileFormatError } from "../../base/errors.ts";
+import { asReadError } from "../../checkpoint/index.ts";
 import { checkTokenIds, checkVocabulary, loadTokenizer } from "../../data/index.ts";
 import { loadModelWith, type Model } from "../../models/index.ts";
 import { withBackend } from "../backend.ts";
@@ -31,16 +32,22 @@ export function parseIdsFile(text: string, where: string): number[][] {
   throw new FileFormatError("bad_ids_file", "the file does not hold lists of token ids", { where, expected });
 }
 
+async function readText(path: string): Promise<string> {
+  return await readFile(path, "utf8").catch((error: unknown) => {
+    throw asReadError(error, path);
+  });
+}
+
 async function readDocuments(options: EvalCommandOptions, model: Model): Promise<number[][]> {
   const { vocabularySize } = model.facts;
   if (options.idsFile !== undefined) {
-    const documents = parseIdsFile(await readFile(options.idsFile, "utf8"), options.idsFile);
+    const documents = parseIdsFile(await readText(options.idsFile), options.idsFile);
     for (const ids of documents) checkTokenIds(ids, vocabularySize, options.idsFile);
     return documents;
   }
   const tokenizer = await loadTokenizer(options.model);
   checkVocabulary(tokenizer, vocabularySize);
-  return [tokenizer.encode(await readFile(options.text!, "utf8"))];
+  return [tokenizer.encode(await readText(options.text!))];
 }
 
 function chooseWindow(options: EvalCommandOptions, model: Model): number {

@@ -43,16 +43,26 @@ async function findStopTokens(folder: string, config: ConfigJson, tokenizer?: To
   return [...new Set(stops)];
 }
 
-/** The ids to continue: never empty. */
+/** The ids to continue: never empty, and no more than the model has positions for. */
 function promptIds(options: GenerateCommandOptions, model: Model, tokenizer?: Tokenizer): number[] {
-  if (options.ids !== undefined) {
-    checkTokenIds(options.ids, model.facts.vocabularySize, "--ids");
-    return [...options.ids];
-  }
-  const ids = tokenizer!.encode(options.prompt!);
+  const { vocabularySize, maximumPositions } = model.facts;
+  const ids = options.ids === undefined ? encodePrompt(options.prompt!, tokenizer!) : [...options.ids];
+  const where = options.ids === undefined ? "--prompt" : "--ids";
+  checkTokenIds(ids, vocabularySize, where);
+  if (ids.length <= maximumPositions) return ids;
+  throw new DataError("sequence_too_long", "the prompt is longer than the model's positions", {
+    where,
+    expected: `at most ${maximumPositions} tokens (max_position_embeddings)`,
+    received: `${ids.length} tokens`,
+    hint: "shorten the prompt",
+  });
+}
+
+function encodePrompt(prompt: string, tokenizer: Tokenizer): number[] {
+  const ids = tokenizer.encode(prompt);
   if (ids.length > 0) return ids;
   // An empty prompt begins with the token that begins texts; some tokenizers do not add it by themselves.
-  const begin = tokenizer!.beginToken ?? tokenizer!.endToken;
+  const begin = tokenizer.beginToken ?? tokenizer.endToken;
   if (begin !== undefined) return [begin];
   throw new DataError(
     "empty_prompt",
