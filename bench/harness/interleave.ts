@@ -14,6 +14,8 @@ export interface Turns {
   readonly rounds: number;
   /** Seconds that a contestant may take for all its turns; each turn has at least one run. */
   readonly seconds: number;
+  /** Called before every round and after the last one, for what is to be measured at the same time. */
+  readonly between?: () => void;
 }
 
 /** What came of a comparison. */
@@ -32,7 +34,7 @@ const settleMilliseconds = 20;
  * first run of each warms up and is not counted. One that fails is left out, with its reason.
  */
 export async function interleave(contestants: readonly Contestant[], turns: Turns): Promise<Comparison> {
-  const { rounds, seconds: budget } = turns;
+  const { rounds, seconds: budget, between } = turns;
   const times = new Map<string, number[]>();
   const repetitions = new Map<string, number>();
   const failures = new Map<string, string>();
@@ -52,12 +54,14 @@ export async function interleave(contestants: readonly Contestant[], turns: Turn
     repetitions.set(contestant.name, Math.min(Math.max(perTurn, 1), 200));
   }
   for (let round = 0; round < rounds; round++) {
+    between?.();
     for (const contestant of contestants) {
       if (failures.has(contestant.name)) continue;
       const taken = await attempt(contestant, repetitions.get(contestant.name)!);
       times.set(contestant.name, [...(times.get(contestant.name) ?? []), ...taken]);
     }
   }
+  between?.();
   const finished = [...times].filter(([name]) => !failures.has(name));
   return { spreads: new Map(finished.map(([name, taken]) => [name, spreadOf(taken)])), failures };
 }

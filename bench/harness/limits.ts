@@ -5,7 +5,7 @@
 import { dtypeCode } from "../../src/base/dtype.ts";
 import type { MachineFacts } from "../../src/cli/bench/machine.ts";
 import { type Figure, figure } from "../../src/cli/bench/measurement.ts";
-import { type IsaName, loadAddon } from "../../src/runtime/native/addon.ts";
+import { type IsaName, loadAddon, type NativeTensor } from "../../src/runtime/native/addon.ts";
 
 /** The machine's limits with the threads and the instruction set in use. */
 export interface Limits {
@@ -21,56 +21,64 @@ export interface Limits {
 const bandwidthBytes = 256 * 2 ** 20;
 let bandwidthBuffer: Uint8Array | undefined;
 
-/** The best of a few runs that each take about `milliseconds`. */
-function bestPeak(machine: MachineFacts, kind: 0 | 1, milliseconds = 10, runs = 4): number {
-  const operations = new Float32Array(1);
-  const output = { data: operations, dtype: dtypeCode("f32"), shape: [1] };
-  const isa = machine.isa as IsaName;
-  let iterations = 20_000;
-  let best = 0;
-  for (let run = 0; run < runs; run++) {
-    const started = performance.now();
-    loadAddon().runKernel("measure_peak", isa, [], [output], [kind, iterations], machine.threads);
-    const elapsed = performance.now() - started;
-    best = Math.max(best, operations[0]! / (elapsed / 1000));
-    iterations = Math.ceil(iterations * Math.min(Math.max(milliseconds / elapsed, 0.1), 100));
+/**
+ * Measures the limits again and again while a case runs. The highest of each holds: a moment in which the
+ * machine was taken away by others says nothing about what it can do.
+ */
+export class LimitMeter {
+  readonly #machine: MachineFacts;
+  readonly #iterations = { f32: 20_000, bf16: 20_000 };
+  readonly #best = { f32: 0, bf16: 0, bandwidth: 0 };
+
+  constructor(machine: MachineFacts) {
+    this.#machine = machine;
   }
-  return best;
-}
 
-function bestBandwidth(machine: MachineFacts, runs = 3): number {
-  bandwidthBuffer ??= new Uint8Array(loadAddon().allocate(bandwidthBytes)).fill(1);
-  const input = { data: bandwidthBuffer, dtype: dtypeCode("u8"), shape: [bandwidthBytes] };
-  const sums = { data: new Float32Array(machine.threads), dtype: dtypeCode("f32"), shape: [machine.threads] };
-  let best = 0;
-  for (let run = 0; run < runs; run++) {
-    const started = performance.now();
-    const isa = machine.isa as IsaName;
-    loadAddon().runKernel("measure_bandwidth", isa, [input], [sums], [], machine.threads);
-    best = Math.max(best, bandwidthBytes / ((performance.now() - started) / 1000));
+  /** The highest limits measured so far. */
+  get limits(): Limits {
+    return { ...this.#best };
   }
-  return best;
-}
 
-/** Measures the limits; takes about a tenth of a second. */
-export function measureLimits(machine: MachineFacts): Limits {
-  return { f32: bestPeak(machine, 0), bf16: bestPeak(machine, 1), bandwidth: bestBandwidth(machine) };
-}
-
-/** Runs a case with the limits measured before and after it; of each the higher one holds. */
-export async function withLimits<Result>(
-  machine: MachineFacts,
-  body: () => Promise<Result>,
-): Promise<{ result: Result; limits: Limits }> {
-  const before = measureLimits(machine);
-  const result = await body();
-  const after = measureLimits(machine);
-  const limits = {
-    f32: Math.max(before.f32, after.f32),
-    bf16: Math.max(before.bf16, after.bf16),
-    bandwidth: Math.max(before.bandwidth, after.bandwidth),
+  /** Measures every limit a few times; takes about a twentieth of a second. */
+  readonly sample = (): void => {
+    for (let run = 0; run < 2; run++) {
+      this.#samplePeak("f32");
+      this.#samplePeak("bf16");
+      this.#sampleBandwidth();
+    }
   };
-  return { result, limits };
+
+  #samplePeak(dtype: "f32" | "bf16"): void {
+    const operations = new Float32Array(1);
+    const output = { data: operations, dtype: dtypeCode("f32"), shape: [1] };
+    const attributes = [dtype === "bf16" ? 1 : 0, this.#iterations[dtype]];
+    const milliseconds = this.#time("measure_peak", [], output, attributes);
+    this.#best[dtype] = Math.max(this.#best[dtype], operations[0]! / (milliseconds / 1000));
+    // About six milliseconds from the next run on.
+    const factor = Math.min(Math.max(6 / milliseconds, 0.1), 100);
+    this.#iterations[dtype] = Math.ceil(this.#iterations[dtype] * factor);
+  }
+
+  #sampleBandwidth(): void {
+    bandwidthBuffer ??= new Uint8Array(loadAddon().allocate(bandwidthBytes)).fill(1);
+    const input = { data: bandwidthBuffer, dtype: dtypeCode("u8"), shape: [bandwidthBytes] };
+    const { threads } = this.#machine;
+    const sums = { data: new Float32Array(threads), dtype: dtypeCode("f32"), shape: [threads] };
+    const milliseconds = this.#time("measure_bandwidth", [input], sums, []);
+    this.#best.bandwidth = Math.max(this.#best.bandwidth, bandwidthBytes / (milliseconds / 1000));
+  }
+
+  #time(
+    kernel: string,
+    inputs: readonly NativeTensor[],
+    output: NativeTensor,
+    attributes: readonly number[],
+  ): number {
+    const { isa, threads } = this.#machine;
+    const started = performance.now();
+    loadAddon().runKernel(kernel, isa as IsaName, inputs, [output], attributes, threads);
+    return performance.now() - started;
+  }
 }
 
 /** Which unit sets the peak of a dtype: `AMX peak`, `AVX512-BF16 peak`, `float32 peak`. */

@@ -2,11 +2,11 @@
  * Matrix products: 1024, 2048 and 4096 in bf16 and float32 against the machine's peak, PyTorch and
  * onnxruntime; then the products of a training step (2048 tokens) in all transposes, against the peak.
  */
-import { type Bar, type BenchCase, bar, type Figure, figure } from "../../src/cli/bench/measurement.ts";
+import { type Bar, bar, type Figure, figure } from "../../src/cli/bench/measurement.ts";
 import type { RunSuite, SuiteContext } from "../../src/cli/bench/suite.ts";
 import { type IsaName, loadAddon } from "../../src/runtime/native/addon.ts";
 import { type Contestant, interleave, timeEach } from "../harness/interleave.ts";
-import { limitFigures, peakName, withLimits } from "../harness/limits.ts";
+import { LimitMeter, limitFigures, peakName } from "../harness/limits.ts";
 import { type Peers, withPeers } from "../harness/peers.ts";
 import {
   type FloatDType,
@@ -35,6 +35,14 @@ const bars = {
   f32: { share: 0.8, onnx: 1 },
 } as const;
 
+/** Outputs and inputs of the linear layers of the `training` suite's model. */
+const trainingWidths = [
+  [512, 512],
+  [1408, 512],
+  [512, 1408],
+  [4096, 512],
+] as const;
+
 function nameOf({ dtype, m, n, k, transposeA, transposeB }: Product): string {
   return `${dtype} ${m} x ${n} x ${k}${transposeA ? ", A transposed" : ""}${transposeB ? ", B transposed" : ""}`;
 }
@@ -59,7 +67,7 @@ function check(product: Product, a: HeldTensor, b: HeldTensor, c: HeldTensor): v
 }
 
 /** Slipstream's own kernel as a contestant; the first run is checked. */
-function ourProduct(context: SuiteContext, product: Product): Contestant {
+function ourProduct(context: SuiteContext, product: Product, name: string): Contestant {
   const { dtype, m, n, k, transposeA, transposeB } = product;
   const a = noise(dtype, transposeA ? [k, m] : [m, k], 1);
   const b = noise(dtype, transposeB ? [n, k] : [k, n], 2);
@@ -71,7 +79,7 @@ function ourProduct(context: SuiteContext, product: Product): Contestant {
   };
   multiply();
   check(product, a, b, c);
-  return { name: "Slipstream", run: (repetitions) => timeEach(multiply, repetitions) };
+  return { name, run: (repetitions) => timeEach(multiply, repetitions) };
 }
 
 function peerContestants(context: SuiteContext, product: Product, peers: Peers): Contestant[] {
@@ -89,18 +97,17 @@ function peerContestants(context: SuiteContext, product: Product, peers: Peers):
     }));
 }
 
-/** Times a product beside its peers and reports it with its bars, where it has any. */
-async function measure(
-  context: SuiteContext,
-  product: Product,
-  contestants: readonly Contestant[],
-  blasWarning?: string,
-): Promise<void> {
+/** Times a square product beside its peers, and reports it with its bars. */
+async function measureSquare(context: SuiteContext, product: Product, peers: Peers): Promise<void> {
   const { dtype, m, n, k } = product;
   const { machine } = context;
-  const square = contestants.length > 1 || (m === n && n === k);
-  const turns = square ? { rounds: 5, seconds: 1 } : { rounds: 3, seconds: 0.2 };
-  const { result, limits } = await withLimits(machine, () => interleave(contestants, turns));
+  const meter = new LimitMeter(machine);
+  const contestants = [
+    ourProduct(context, product, "Slipstream"),
+    ...peerContestants(context, product, peers),
+  ];
+  const result = await interleave(contestants, { rounds: 6, seconds: 1, between: meter.sample });
+  const { limits } = meter;
   const ours = result.spreads.get("Slipstream")!;
   const rate = (2 * m * n * k) / ours.median;
   const share = rate / limits[dtype];
@@ -117,16 +124,32 @@ async function measure(
     figures.push(figure(`times as fast as ${name}`, "ratio", spread.median / ours.median));
   }
   const notes = [...result.failures].map(([name, reason]) => `${name} failed: ${reason}`);
-  if (dtype === "f32" && blasWarning !== undefined) notes.push(blasWarning);
+  if (dtype === "f32" && peers.blasWarning !== undefined) notes.push(peers.blasWarning);
   figures.push(...limitFigures(machine, limits));
-  const name = nameOf(product);
-  const report: BenchCase = {
-    name,
-    figures,
-    bars: square ? barsOf(context, product, share, ratios) : [],
-    notes,
-  };
-  context.report(report);
+  const bars = barsOf(context, product, share, ratios);
+  context.report({ name: nameOf(product), figures, bars, notes });
+}
+
+/** Times a product of a training step in all four layouts, taking turns. */
+async function measureLayouts(context: SuiteContext, shape: Omit<Product, "transposeA" | "transposeB">) {
+  const { dtype, m, n, k } = shape;
+  const layouts = [
+    { name: "A B", transposeA: false, transposeB: false },
+    { name: "A B^T", transposeA: false, transposeB: true },
+    { name: "A^T B", transposeA: true, transposeB: false },
+    { name: "A^T B^T", transposeA: true, transposeB: true },
+  ];
+  const meter = new LimitMeter(context.machine);
+  const contestants = layouts.map((layout) => ourProduct(context, { ...shape, ...layout }, layout.name));
+  const { spreads } = await interleave(contestants, { rounds: 5, seconds: 0.3, between: meter.sample });
+  const { limits } = meter;
+  const figures = [...spreads].flatMap(([name, spread]) => {
+    const share = (2 * m * n * k) / spread.median / limits[dtype];
+    const peak = `of the measured ${peakName(context.machine, dtype)}`;
+    return [figure(name, "seconds", spread), figure(`${name} ${peak}`, "share", share)];
+  });
+  figures.push(...limitFigures(context.machine, limits));
+  context.report({ name: `${dtype} ${m} x ${n} x ${k}, all layouts`, figures, bars: [], notes: [] });
 }
 
 function barsOf(
@@ -152,25 +175,12 @@ export const run: RunSuite = async (context) => {
     for (const dtype of ["bf16", "f32"] as const) {
       for (const size of [1024, 2048, 4096]) {
         const product = { dtype, m: size, n: size, k: size, transposeA: false, transposeB: false };
-        const contestants = [ourProduct(context, product), ...peerContestants(context, product, peers)];
-        await measure(context, product, contestants, peers.blasWarning);
+        await measureSquare(context, product, peers);
         await peers.torch?.request({ task: "forget" }).catch(() => {});
       }
     }
   });
   for (const dtype of ["bf16", "f32"] as const) {
-    for (const [n, k] of [
-      [512, 512],
-      [1408, 512],
-      [512, 1408],
-      [4096, 512],
-    ] as const) {
-      for (const transposeA of [false, true]) {
-        for (const transposeB of [false, true]) {
-          const product = { dtype, m: 2048, n, k, transposeA, transposeB };
-          await measure(context, product, [ourProduct(context, product)]);
-        }
-      }
-    }
+    for (const [n, k] of trainingWidths) await measureLayouts(context, { dtype, m: 2048, n, k });
   }
 };

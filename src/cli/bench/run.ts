@@ -80,7 +80,6 @@ async function runSuite(
     return { results: results() };
   } catch (error) {
     const failure = error instanceof Error ? error.message : String(error);
-    print(`${name} ended early: ${failure}`);
     return { results: { ...results(), failure }, error };
   }
 }
@@ -120,7 +119,9 @@ export async function runBench(
       print(`\n${name}`);
       const { results, error } = await runSuite(name, load, { backend, machine }, print);
       suites.push(results);
-      if (error !== undefined) failures.push(error);
+      if (error === undefined) continue;
+      failures.push(error);
+      if (names.length > 1) print(`${name} ended early: ${results.failure}`);
     }
   });
   const end = loadAverage();
