@@ -52,6 +52,15 @@ export const registeredCommands: readonly RegisteredCommand[] = [
       }),
   },
   {
+    name: "bench",
+    summary: "measure Slipstream and its peers in the same run",
+    load: async () => {
+      const { defineBench } = await import("./commands/bench.ts");
+      const { benchNames } = await import("./bench/suite.ts");
+      return defineBench(benchNames, async (options) => (await import("./bench/run.ts")).runBench(options));
+    },
+  },
+  {
     name: "doctor",
     summary: "show what this machine has, what is in use, and why",
     load: async () =>
