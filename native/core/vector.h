@@ -31,6 +31,8 @@ namespace {
 // The instruction set under which kernels written over `Vector` register themselves.
 #if defined(SLIPSTREAM_ONE_LANE)
 constexpr Isa kVectorIsa = Isa::scalar;
+#elif defined(__AVX512BF16__)
+constexpr Isa kVectorIsa = Isa::avx512bf16;
 #else
 constexpr Isa kVectorIsa = Vector::lanes == 16 ? Isa::avx512 : Isa::avx2;
 #endif
