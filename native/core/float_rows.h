@@ -30,6 +30,19 @@ SLIPSTREAM_INLINE void with_typed(const Tensor& tensor, int64_t offset, const Bo
   }
 }
 
+// Calls body with a value of the element type of a float dtype.
+template <class Body>
+SLIPSTREAM_INLINE void with_float_type(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::bf16:
+      return body(bf16{});
+    case DType::f16:
+      return body(f16{});
+    default:
+      return body(0.0f);
+  }
+}
+
 // Elements [offset, offset + count) as float32 in `values`.
 inline void convert_to_floats(const Tensor& tensor, int64_t offset, int64_t count, float* values) {
   with_typed(tensor, offset, [&](const auto* source) {

@@ -36,6 +36,8 @@ namespace {
 constexpr Isa kVectorIsa = Isa::scalar;
 #elif defined(SLIPSTREAM_NEON)
 constexpr Isa kVectorIsa = Isa::neon;
+#elif defined(__AVX512BF16__)
+constexpr Isa kVectorIsa = Isa::avx512bf16;
 #else
 constexpr Isa kVectorIsa = Vector::lanes == 16 ? Isa::avx512 : Isa::avx2;
 #endif

@@ -20,8 +20,11 @@ SLIPSTREAM_INLINE __m512 widen_bf16(__m256i halves) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
 
-// Ties to even; a NaN keeps its upper bits and becomes quiet.
+// Ties to even; a NaN keeps its upper bits and becomes quiet. The instruction takes subnormal numbers for 0.
 SLIPSTREAM_INLINE __m256i narrow_bf16(__m512 value) {
+#if defined(__AVX512BF16__)
+  return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value));
+#else
   const __m512i bits = _mm512_castps_si512(value);
   const __m512i upper = _mm512_srli_epi32(bits, 16);
   const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
@@ -29,6 +32,7 @@ SLIPSTREAM_INLINE __m256i narrow_bf16(__m512 value) {
       _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd), 16);
   const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
   return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40)));
+#endif
 }
 
 struct Vector {

@@ -165,6 +165,22 @@ SLIPSTREAM_INLINE Vector exact_product(Vector a, Vector b, Vector* low) {
 
 #endif
 
+// 1 / a for a in [1, 2^126]: the processor's estimate with a Newton step, error 1.3e-7 (AVX2) or 1e-7, at a
+// fraction of a division's time.
+SLIPSTREAM_INLINE Vector reciprocal(Vector a) {
+#if defined(SLIPSTREAM_ONE_LANE)
+  return Vector(1.0f) / a;
+#elif defined(__AVX512F__)
+  const Vector estimate = _mm512_rcp14_ps(a.value);
+  return fma(estimate, fma(-a, estimate, Vector(1.0f)), estimate);
+#elif defined(__AVX2__)
+  const Vector estimate = _mm256_rcp_ps(a.value);
+  return fma(estimate, fma(-a, estimate, Vector(1.0f)), estimate);
+#else
+  return Vector(1.0f) / a;
+#endif
+}
+
 SLIPSTREAM_INLINE Vector sin(Vector x) {
   Vector sine, cosine;
   sine_cosine(x, Vector(0.0f), &sine, &cosine);
@@ -180,7 +196,7 @@ SLIPSTREAM_INLINE Vector cos(Vector x) {
 // 1 / (1 + e^-x), with the small exponential on top for negative x so that nothing overflows.
 SLIPSTREAM_INLINE Vector sigmoid(Vector x) {
   const Vector e = exp(-abs(x));
-  return select(less(x, Vector(0.0f)), e, Vector(1.0f)) / (Vector(1.0f) + e);
+  return select(less(x, Vector(0.0f)), e, Vector(1.0f)) * reciprocal(Vector(1.0f) + e);
 }
 
 // x sigmoid(x); 0 at minus infinity (the bound keeps infinity times zero away).

@@ -96,6 +96,9 @@ export interface OpAttributes {
   layer_norm: { readonly epsilon: number; readonly bias: boolean };
   layer_norm_gradient: NoAttributes;
   rope: { readonly inverse: boolean; readonly interleaved: boolean };
+  /** silu(gate) * up, rounded once. */
+  swiglu: NoAttributes;
+  swiglu_gradient: NoAttributes;
   softmax: NoAttributes;
   softmax_gradient: NoAttributes;
   cross_entropy: NoAttributes;
@@ -148,6 +151,8 @@ const everyOp: Record<OpName, true> = {
   layer_norm: true,
   layer_norm_gradient: true,
   rope: true,
+  swiglu: true,
+  swiglu_gradient: true,
   softmax: true,
   softmax_gradient: true,
   cross_entropy: true,

@@ -1,6 +1,6 @@
 import type { DType } from "../base/dtype.ts";
 import { withScope } from "../graph/scope.ts";
-import { embedding, layerNorm, linear, linearTransposed, rmsNorm } from "../tensor/functions.ts";
+import { embedding, layerNorm, linear, linearTransposed, rmsNorm, swiglu } from "../tensor/functions.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Initializer, ParameterSpace } from "./parameters.ts";
 
@@ -111,7 +111,7 @@ export class GatedMlp {
   }
 
   forward(x: Tensor): Tensor {
-    return this.#down.forward(this.#gate.forward(x).silu().multiply(this.#up.forward(x)));
+    return this.#down.forward(swiglu(this.#gate.forward(x), this.#up.forward(x)));
   }
 }
 

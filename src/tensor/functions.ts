@@ -55,6 +55,11 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: numb
   return derive(apply("layer_norm", operands, { epsilon, bias: true }), x, weight, bias);
 }
 
+/** silu(gate) * up, both of one shape and dtype (Shazeer, arXiv 2002.05202). */
+export function swiglu(gate: Tensor, up: Tensor): Tensor {
+  return derive(apply("swiglu", [gate.value, up.value], {}), gate, up);
+}
+
 /** Rotates pairs of x `[tokens, heads, size]` by position (Su et al., arXiv 2104.09864), half-split pairs. */
 export function rope(x: Tensor, positions: Tensor, frequencies: Tensor): Tensor {
   const operands = [x.value, positions.value, frequencies.value];

@@ -17,7 +17,7 @@ import { keyOf } from "../plan/storage.ts";
 export interface RecomputePolicy {
   /** Runs of blocks of which only the inputs are kept: the rest of a run is computed again as a whole. */
   readonly segments: readonly (readonly number[])[];
-  /** Blocks in which only cheap results (elementwise, norms, rotary) are computed again. */
+  /** Blocks in which only cheap results (elementwise, norms, rotary, gates) are computed again. */
   readonly cheap: readonly number[];
 }
 
@@ -31,6 +31,7 @@ const cheapOps: ReadonlySet<OpName> = new Set<OpName>([
   "rms_norm",
   "layer_norm",
   "rope",
+  "swiglu",
   "fill",
 ]);
 

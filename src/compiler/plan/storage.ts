@@ -1,7 +1,7 @@
 import { bytesPerElement } from "../../base/dtype.ts";
 import { maximumElements, sameShape } from "../../base/shape.ts";
 import { type AnyNode, dtypeOf, type Node, shapeOf, type Value } from "../../graph/graph.ts";
-import { inPlaceOutputs } from "../../graph/ops.ts";
+import { inPlaceOutputs, type OpName } from "../../graph/ops.ts";
 
 /** A value's identity as a key of maps. */
 export function keyOf(value: Value): string {
@@ -31,11 +31,20 @@ export function hasStep(node: Node): boolean {
 }
 
 /**
- * Whether a node may write its result over an operand that dies with it: a `map` reads an element of an operand
- * of its shape before it writes the same element of its result, and no other operand of that memory can
+ * Ops that read an element of an operand of their results' shape before they write the same element of a
+ * result. All their results are of one type.
+ */
+const elementByElement: ReadonlySet<OpName> = new Set<OpName>(["map", "swiglu", "swiglu_gradient"]);
+
+/**
+ * Whether a node may write a result over an operand that dies with it: no other operand of that memory can
  * differ in shape but for leading ones.
  */
 export function canOverwrite(node: AnyNode, operand: Value): boolean {
   const type = node.outputs[0]!;
-  return node.op === "map" && dtypeOf(operand) === type.dtype && sameShape(shapeOf(operand), type.shape);
+  return (
+    elementByElement.has(node.op) &&
+    dtypeOf(operand) === type.dtype &&
+    sameShape(shapeOf(operand), type.shape)
+  );
 }

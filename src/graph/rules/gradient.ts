@@ -45,6 +45,7 @@ export const gradientRules: { readonly [Op in OpName]: GradientRule<Op> | NotDif
   linear_cross_entropy_gradient: gradientOp,
   rms_norm_gradient: gradientOp,
   layer_norm_gradient: gradientOp,
+  swiglu_gradient: gradientOp,
   softmax_gradient: gradientOp,
   cross_entropy_gradient: gradientOp,
   attention_gradient: gradientOp,

@@ -11,6 +11,8 @@ type RowOp = Extract<
   | "layer_norm"
   | "layer_norm_gradient"
   | "rope"
+  | "swiglu"
+  | "swiglu_gradient"
   | "softmax"
   | "softmax_gradient"
   | "cross_entropy"
@@ -152,6 +154,40 @@ export const rowSamples: { readonly [Op in RowOp]: OpSamples<Op> } = {
         forwardOnly: true,
       },
     ],
+  },
+  swiglu: {
+    dtypes: floats,
+    make: (dtype) => [
+      { name: "rows", inputs: [normal([5, 7], dtype, 2), normal([5, 7], dtype)], attributes: {} },
+      { name: "of no elements", inputs: [normal([0, 6], dtype), normal([0, 6], dtype)], attributes: {} },
+      {
+        name: "far from 0",
+        inputs: [tensor([2, 4], dtype, [-9, -90, -30000, 9, 90, 30000, 0, -1]), normal([2, 4], dtype)],
+        attributes: {},
+        forwardOnly: true,
+      },
+      {
+        name: "many rows",
+        inputs: [normal([67, 131], dtype, 3), normal([67, 131], dtype)],
+        attributes: {},
+        forwardOnly: true,
+      },
+    ],
+  },
+  swiglu_gradient: {
+    dtypes: floats,
+    make: (dtype) =>
+      (
+        [
+          [5, 7],
+          [2, 3, 4],
+          [67, 131],
+        ] as const
+      ).map((shape) => ({
+        name: `of [${shape}]`,
+        inputs: [normal(shape, dtype), normal(shape, dtype, 3), normal(shape, dtype)],
+        attributes: {},
+      })),
   },
   softmax: {
     dtypes: floats,

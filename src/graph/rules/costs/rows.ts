@@ -9,6 +9,8 @@ type RowOp = Extract<
   | "layer_norm"
   | "layer_norm_gradient"
   | "rope"
+  | "swiglu"
+  | "swiglu_gradient"
   | "softmax"
   | "softmax_gradient"
   | "cross_entropy"
@@ -30,6 +32,8 @@ export const rowCosts: { readonly [Op in RowOp]: CostRule<Op> } = {
   layer_norm: perInputElement(7),
   layer_norm_gradient: perInputElement(13),
   rope: perInputElement(3),
+  swiglu: perInputElement(5),
+  swiglu_gradient: perInputElement(11),
   softmax: perInputElement(4),
   softmax_gradient: perInputElement(4),
   cross_entropy: perInputElement(3),

@@ -10,6 +10,7 @@ type RowOp =
   | "rms_norm"
   | "layer_norm"
   | "rope"
+  | "swiglu"
   | "softmax"
   | "cross_entropy"
   | "embedding"
@@ -57,6 +58,12 @@ export const rowGradients: { readonly [Op in RowOp]: GradientRule<Op> } = {
     const [, positions, frequencies] = node.inputs as [Value, Value, Value];
     const attributes = { ...node.attributes, inverse: !node.attributes.inverse };
     return [g && apply("rope", [g, positions, frequencies], attributes), undefined, undefined];
+  },
+  swiglu: (node, [g]) => {
+    if (g === undefined) return [];
+    const [gate, up] = node.inputs as [Value, Value];
+    const gradient = apply("swiglu_gradient", [cast(g, dtypeOf(gate)), gate, up], {});
+    return [gradient, output(gradient.node, 1)];
   },
   softmax: (node, [g]) => [g && apply("softmax_gradient", [g, output(node, 0)], {})],
   cross_entropy: (node, [g, gLogsumexp]) => {

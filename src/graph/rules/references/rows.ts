@@ -2,6 +2,7 @@ import { elementCount } from "../../../base/shape.ts";
 import type { ReferenceRule, ReferenceTensor } from "../reference.ts";
 import { checkIndex, rowsOf } from "./common.ts";
 import { crossEntropy, crossEntropyGradient } from "./cross_entropy.ts";
+import { sigmoid } from "./mathematics.ts";
 
 type RowOp =
   | "rms_norm"
@@ -11,6 +12,8 @@ type RowOp =
   | "rope"
   | "softmax"
   | "softmax_gradient"
+  | "swiglu"
+  | "swiglu_gradient"
   | "cross_entropy"
   | "cross_entropy_gradient"
   | "embedding"
@@ -144,6 +147,15 @@ export const rowReferences: { readonly [Op in RowOp]: ReferenceRule<Op> } = {
     }
     return [y];
   },
+  swiglu: ([gate, up]) => [gate!.values.map((g, i) => g * sigmoid(g) * up!.values[i]!)],
+  // d silu(g) / d g = s (1 + g (1 - s)), s = sigmoid(g).
+  swiglu_gradient: ([dY, gate, up]) => [
+    gate!.values.map((g, i) => {
+      const s = sigmoid(g);
+      return dY!.values[i]! * up!.values[i]! * s * (1 + g * (1 - s));
+    }),
+    gate!.values.map((g, i) => dY!.values[i]! * g * sigmoid(g)),
+  ],
   softmax_gradient: ([dY, y]) => {
     const { rows, size } = rowsOf(y!);
     const dX = new Float64Array(rows * size);

@@ -16,6 +16,8 @@ type RowOp =
   | "layer_norm"
   | "layer_norm_gradient"
   | "rope"
+  | "swiglu"
+  | "swiglu_gradient"
   | "softmax"
   | "softmax_gradient"
   | "cross_entropy"
@@ -27,6 +29,12 @@ function checkNorm(x: TensorType, weight: TensorType, fail: Fail): TensorType {
   requireFloat(x, "x", fail);
   requireSame(weight.shape, [lastDimension(x.shape, fail)], "the weight and the last dimension", fail);
   return { shape: x.shape.slice(0, -1), dtype: "f32" };
+}
+
+function checkGate(gate: TensorType, up: TensorType, fail: Fail): void {
+  requireFloat(gate, "gate", fail);
+  requireSame(gate.shape, up.shape, "gate and up", fail);
+  if (gate.dtype !== up.dtype) fail(`gate and up must have the same dtype: ${gate.dtype} and ${up.dtype}`);
 }
 
 /** Shapes of the ops that work on rows. */
@@ -66,6 +74,18 @@ export const rowShapes: { readonly [Op in RowOp]: ShapeRule<Op> } = {
       fail(`${pairs} frequencies rotate ${pairs * 2} of only ${size} elements`);
     }
     return [x!];
+  },
+  swiglu: (inputs, _attributes, fail) => {
+    const [gate, up] = operands(inputs, 2, fail);
+    checkGate(gate!, up!, fail);
+    return [gate!];
+  },
+  swiglu_gradient: (inputs, _attributes, fail) => {
+    const [dY, gate, up] = operands(inputs, 3, fail);
+    checkGate(gate!, up!, fail);
+    requireSame(dY!.shape, gate!.shape, "gate and the gradient", fail);
+    if (dY!.dtype !== gate!.dtype) fail(`the gradient must be of gate's dtype, got ${dY!.dtype}`);
+    return [gate!, up!];
   },
   softmax: (inputs, _attributes, fail) => {
     const [x] = operands(inputs, 1, fail);
