@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "executor/finite.h"
+#include "executor/shared_arena.h"
 
 namespace slipstream {
 
@@ -99,8 +100,9 @@ Program::Program(std::span<const double> words, const std::vector<std::string>& 
   for (PlannedStep& step : prepare_) step = read_step(reader, kernels, tensors_.size());
   for (PlannedStep& step : steps_) step = read_step(reader, kernels, tensors_.size());
   if (!reader.finished()) throw std::runtime_error("internal: a program has words left over");
-  arena_ = Memory(arena_bytes);
   prepared_ = Memory(prepared_bytes);
+  SharedArena::instance().require(static_cast<size_t>(arena_bytes));
+  arena_bytes_ = static_cast<size_t>(arena_bytes);
 }
 
 void Program::resolve(std::span<const BoundMemory> bindings, std::span<const int64_t> symbols) {
@@ -120,7 +122,7 @@ void Program::resolve(std::span<const BoundMemory> bindings, std::span<const int
     BoundMemory memory{nullptr, 0};
     switch (planned.storage) {
       case StorageKind::arena:
-        memory = {arena_.data() + planned.place, arena_.bytes() - planned.place};
+        memory = {arena_ + planned.place, arena_bytes_ - planned.place};
         break;
       case StorageKind::prepared:
         memory = {prepared_.data() + planned.place, prepared_.bytes() - planned.place};
@@ -167,8 +169,11 @@ bool Program::run_steps(ThreadPool& threads, const std::vector<PlannedStep>& ste
   return true;
 }
 
+Program::~Program() { release(); }
+
 void Program::release() {
-  arena_ = Memory();
+  if (released_) return;
+  SharedArena::instance().give_back(arena_bytes_);
   prepared_ = Memory();
   released_ = true;
 }
@@ -183,6 +188,7 @@ RunReport Program::run(ThreadPool& threads, std::span<const BoundMemory> binding
   if (released_) throw std::runtime_error("internal: the program was released");
   RunReport report;
   const double started = now();
+  arena_ = SharedArena::instance().data();
   resolve(bindings, symbols);
   bool going = true;
   if (options.prepare) going = run_steps(threads, prepare_, 0, options, started, &report);

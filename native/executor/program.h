@@ -65,6 +65,9 @@ class Program {
   // Throws std::runtime_error where the words are malformed or a kernel is missing.
   Program(std::span<const double> words, const std::vector<std::string>& kernels, Isa isa,
           std::vector<std::vector<char>> constants);
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
 
   RunReport run(ThreadPool& threads, std::span<const BoundMemory> bindings, std::span<const int64_t> symbols,
                 const RunOptions& options);
@@ -85,7 +88,9 @@ class Program {
   std::vector<PlannedStep> prepare_, steps_;
   size_t binding_count_ = 0;
   std::vector<std::vector<char>> constants_;
-  Memory arena_, prepared_;
+  size_t arena_bytes_ = 0;
+  char* arena_ = nullptr;  // of the run at hand
+  Memory prepared_;
   bool released_ = false;
   std::vector<Tensor> resolved_;
 };

@@ -29,7 +29,7 @@ export interface MemoryByKind {
   readonly constants: number;
   /** Work space of kernels; an estimate. */
   readonly scratch: number;
-  /** The programs of evaluation, where there is validation data. */
+  /** What the program of evaluation keeps, where there is validation data. */
   readonly evaluation: number;
   /** The batches of one step. */
   readonly data: number;
@@ -181,7 +181,8 @@ function memoryByKind(
   baseline: number,
 ): MemoryByKind {
   const training = [first, norm, update, ...(next === undefined ? [] : [next])];
-  const sum = (kind: "arena" | "prepared" | "constants"): number =>
+  const all = [...training, ...(evaluate === undefined ? [] : [evaluate])];
+  const sum = (kind: "prepared" | "constants"): number =>
     training.reduce((total, { memory }) => total + memory[kind], 0);
   const held = evaluate?.memory;
   // Tokens, targets and positions, and where each row begins.
@@ -190,14 +191,13 @@ function memoryByKind(
     parameters: 4 * layout.total,
     gradients: 4 * layout.trained,
     optimizer: 4 * layout.trained * states,
-    activations: sum("arena"),
+    // One arena serves every program: they run one after another.
+    activations: Math.max(...all.map(({ memory }) => memory.arena)),
     packedWeights: sum("prepared"),
     constants: sum("constants"),
     // The thread pool's work space serves every program.
-    scratch: Math.max(
-      ...[...training, ...(evaluate === undefined ? [] : [evaluate])].map((p) => p.memory.scratch),
-    ),
-    evaluation: held === undefined ? 0 : held.arena + held.prepared + held.constants,
+    scratch: Math.max(...all.map(({ memory }) => memory.scratch)),
+    evaluation: held === undefined ? 0 : held.prepared + held.constants,
     data: accumulationSteps * batchBytes,
     baseline,
   };
