@@ -97,6 +97,14 @@ export class DataLoader {
         hint: "give more data, or lower sequence_length",
       });
     }
+    if (!hasTargets(spans, this.#options.documentBoundaries)) {
+      throw new DataError("nothing_to_learn", "the data holds nothing to learn", {
+        where: name,
+        expected: "documents of at least two tokens, not all of them prompt",
+        received: `${spans.starts.length} documents with ${spannedTokens(spans)} tokens, none of which follows another and is to be learnt`,
+        hint: "check how the data was made, and which field is the prompt",
+      });
+    }
     this.#description = {
       version: 1,
       data: store.identity,
@@ -194,6 +202,14 @@ export class DataLoader {
     }
     return order[index]!;
   }
+}
+
+/** Whether any token of any span is to be predicted. */
+function hasTargets(spans: TokenSpans, documentBoundaries: boolean): boolean {
+  return spans.starts.some((start, span) => {
+    const first = documentBoundaries ? start + 1 : start;
+    return spans.ends[span]! > Math.max(first, spans.promptEnds[span]!);
+  });
 }
 
 function hashSpans(spans: TokenSpans): string {

@@ -180,6 +180,10 @@ export class TrainingLoop {
       targets += batch.targetCount;
     }
     engine.releaseEvaluation();
+    if (targets === 0) {
+      this.#options.view.note("the batches of this evaluation hold nothing to predict");
+      return undefined;
+    }
     this.#evaluation = { step: this.#step, loss: sum / targets };
     this.#show();
     this.#sink.flush();
@@ -215,8 +219,8 @@ export class TrainingLoop {
         text += decoder.push(id);
       }
       this.#sample = { prompt, text: text + decoder.flush() };
+      this.#show();
     }
-    this.#show();
   }
 
   async #reachedLoss(): Promise<boolean> {

@@ -359,6 +359,21 @@ describe("data and prompts", () => {
     );
   });
 
+  test("documents of one token, of which nothing can be learnt", async () => {
+    place.write(
+      "ones.jsonl",
+      Array.from({ length: 64 }, (_, id) => JSON.stringify({ text: [id] })).join("\n"),
+    );
+    expect(await failure({ ...fineTuned("base/model"), data: { train: "ones.jsonl" } })).toEqual(
+      failed("the data holds nothing to learn", {
+        where: "training data",
+        expected: "documents of at least two tokens, not all of them prompt",
+        received: "64 documents with 64 tokens, none of which follows another and is to be learnt",
+        hint: "check how the data was made, and which field is the prompt",
+      }),
+    );
+  });
+
   test("ids and prompts that the model cannot take", async () => {
     const run = async (...parameters: string[]): Promise<{ status: number | null; errors: string }> => {
       const { status, output, errors } = await place.run(parameters);

@@ -23,9 +23,9 @@ export function createPlainView(
       if (state.evaluation !== undefined && state.evaluation.step !== last?.evaluation?.step) {
         print(`step ${state.evaluation.step}  validation loss ${state.evaluation.loss.toFixed(4)}`);
       }
-      if (state.sample !== undefined && state.sample.text !== last?.sample?.text) {
-        print(`sample: ${printable(`${state.sample.prompt}${state.sample.text}`)}`);
-      }
+      const sample = sampleText(state);
+      if (sample !== undefined && sample !== (last && sampleText(last)))
+        print(`sample: ${printable(sample)}`);
       last = state;
     },
     note: print,
@@ -33,4 +33,8 @@ export function createPlainView(
       if (last !== undefined && last.losses.length > 0) printStep(last);
     },
   };
+}
+
+function sampleText({ sample }: ViewState): string | undefined {
+  return sample === undefined ? undefined : `${sample.prompt}${sample.text}`;
 }
