@@ -1,7 +1,17 @@
-import { describe, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { DType } from "../../src/base/dtype.ts";
 import { checkKernel } from "./check.ts";
-import { randomTensor, tensorOf, valuesOf } from "./support.ts";
+import {
+  bytesOf,
+  copyOf,
+  randomIntegers,
+  randomTensor,
+  runKernel,
+  tensorOf,
+  valuesOf,
+  variantsOf,
+  zeros,
+} from "./support.ts";
 
 const shapes = [
   { tokens: 1, heads: 1, size: 2, rotated: 2 },
@@ -51,4 +61,20 @@ describe("rope", () => {
       }
     }
   }
+
+  test("the result may be the memory of x", () => {
+    for (const dtype of ["f32", "bf16"] as DType[]) {
+      const x = randomTensor(dtype, [11, 3, 70], 2);
+      const positions = randomIntegers([11], 3, 0, 5000);
+      const frequencies = randomTensor("f32", [33], 4);
+      for (const isa of ["scalar" as const, ...variantsOf("rope")]) {
+        for (const interleaved of [0, 1]) {
+          const [y, own] = [zeros(dtype, x.shape), copyOf(x)];
+          runKernel("rope", isa, [x, positions, frequencies], [y], [0, interleaved]);
+          runKernel("rope", isa, [own, positions, frequencies], [own], [0, interleaved]);
+          expect(bytesOf(own), isa).toEqual(bytesOf(y));
+        }
+      }
+    }
+  });
 });

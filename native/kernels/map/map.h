@@ -198,9 +198,47 @@ inline void evaluate_block(const KernelCall& call, const MapProgram& program, in
   write_floats(y, start, count, places[last < 0 ? 0 : program.inputs + last]);
 }
 
+// y = operation(a, b) for elements of one dtype, read and written where they lie.
+template <class Operation>
+SLIPSTREAM_INLINE void combine(const KernelCall& call, const Tensor& a, const Tensor& b,
+                               const Operation& operation) {
+  const Tensor& y = call.outputs[0];
+  call.threads.parallel_for(y.elements(), 8192, [&](int64_t begin, int64_t end, int) {
+    with_float_type(y.dtype, [&](auto element) {
+      using T = decltype(element);
+      const T *first = a.as<T>() + begin, *second = b.as<T>() + begin;
+      T* out = y.as<T>() + begin;
+      for_each_vector(end - begin, [&](int64_t i, auto lanes) {
+        store(out + i, operation(load(first + i, lanes), load(second + i, lanes)), lanes);
+      });
+    });
+  });
+}
+
+// The sum or the product of two tensors of one shape and float dtype, such as a residual connection's: no
+// block buffers. False where the program is anything else.
+inline bool map_at_once(const KernelCall& call, const MapProgram& program) {
+  if (program.instructions != 1) return false;
+  const MapInstruction& step = program.code[0];
+  if (step.opcode != Opcode::add && step.opcode != Opcode::multiply) return false;
+  const DType dtype = call.outputs[0].dtype;
+  if (dtype != DType::f32 && dtype != DType::bf16 && dtype != DType::f16) return false;
+  for (const int32_t operand : {step.a, step.b}) {
+    if (program.values[operand].access != MapAccess::full || call.inputs[operand].dtype != dtype)
+      return false;
+  }
+  const Tensor &a = call.inputs[step.a], &b = call.inputs[step.b];
+  if (step.opcode == Opcode::add) {
+    combine(call, a, b, [](Vector x, Vector y) { return x + y; });
+  } else {
+    combine(call, a, b, [](Vector x, Vector y) { return x * y; });
+  }
+  return true;
+}
+
 void map(const KernelCall& call) {
   const MapProgram program(call);
-  if (program.elements == 0) return;
+  if (program.elements == 0 || map_at_once(call, program)) return;
   const int64_t blocks = (program.elements + program.block - 1) / program.block;
   const int values = program.inputs + program.instructions;
   const int64_t place_floats = padded(2 * values);

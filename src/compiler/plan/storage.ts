@@ -31,10 +31,10 @@ export function hasStep(node: Node): boolean {
 }
 
 /**
- * Ops that read an element of an operand of their results' shape before they write the same element of a
- * result. All their results are of one type.
+ * Ops that have read what they need of an operand of their results' shape before they write there. All their
+ * results are of one type.
  */
-const elementByElement: ReadonlySet<OpName> = new Set<OpName>(["map", "swiglu", "swiglu_gradient"]);
+const overwriting: ReadonlySet<OpName> = new Set<OpName>(["map", "rope", "swiglu", "swiglu_gradient"]);
 
 /**
  * Whether a node may write a result over an operand that dies with it: no other operand of that memory can
@@ -43,8 +43,6 @@ const elementByElement: ReadonlySet<OpName> = new Set<OpName>(["map", "swiglu", 
 export function canOverwrite(node: AnyNode, operand: Value): boolean {
   const type = node.outputs[0]!;
   return (
-    elementByElement.has(node.op) &&
-    dtypeOf(operand) === type.dtype &&
-    sameShape(shapeOf(operand), type.shape)
+    overwriting.has(node.op) && dtypeOf(operand) === type.dtype && sameShape(shapeOf(operand), type.shape)
   );
 }

@@ -63,6 +63,7 @@ export const rowShapes: { readonly [Op in RowOp]: ShapeRule<Op> } = {
   },
   rope: (inputs, _attributes, fail) => {
     const [x, positions, frequencies] = operands(inputs, 3, fail);
+    requireFloat(x!, "x", fail);
     requireRank(x!, 3, "x", fail);
     requireRank(positions!, 1, "positions", fail);
     requireInteger(positions!, "positions", fail);
