@@ -41,7 +41,7 @@ test.skipIf(obstacle !== undefined)(
     const next = Number(saved.at(-1)![2]) + 2;
     expect(errors).toMatch(/^the disk is full\n/);
     expect(errors).toContain(`  where:    disk/out/checkpoints/step-${next}\n`);
-    expect(errors).toMatch(/ {2}expected: \d+ kB of free space\n/);
+    expect(errors).toMatch(/ {2}expected: [\d.]+ KiB of free space\n/);
     expect(errors).toContain(
       "  to do:    free some space or write to another disk, then run again; what was unfinished has been removed and everything saved earlier is intact\n",
     );
