@@ -144,5 +144,5 @@ test("a child measures attention in a process of its own", async () => {
 });
 
 test("a child that fails tells why", async () => {
-  await expect(runChild("attention_length", ["-1", "1"])).rejects.toThrow(/Command failed[^]*Error/);
+  await expect(runChild("attention_length", ["-1", "1"])).rejects.toThrow(/Command failed[\s\S]*Error/);
 });

@@ -116,7 +116,6 @@ interface Unfused {
   readonly run: Record<Direction, () => Promise<unknown>>;
   /** `[heads, tokens, size]` */
   readonly results: Readonly<Record<"out" | "d_q" | "d_k" | "d_v", TensorData>>;
-  readonly arena: number;
   readonly dispose: () => void;
 }
 
@@ -146,7 +145,6 @@ function unfusedPrograms(context: SuiteContext, shape: AttentionShape, memory: M
       backward: () => programs.backward.run(bindings),
     },
     results,
-    arena: programs.forward.memory.arena + programs.backward.memory.arena,
     dispose: () => {
       for (const direction of directions) programs[direction].dispose();
     },
@@ -175,7 +173,7 @@ function check({ dtype, tokens, size }: AttentionShape, memory: Memory, unfused:
   }
 }
 
-/** PyTorch's unfused attention; its answers to a request for the backward pass hold both directions. */
+/** PyTorch's unfused attention; of a request for the backward pass, the seconds are that pass's alone. */
 function torchContestant(
   context: SuiteContext,
   { dtype, tokens, heads, size }: AttentionShape,
