@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { fromBf16Bits } from "../../src/base/dtype.ts";
 import { referenceHead } from "./attention_reference.ts";
+import { runChild } from "./child.ts";
 import { interleave } from "./interleave.ts";
 import { randomBatch } from "./llama.ts";
 import { withPeers } from "./peers.ts";
@@ -132,4 +133,16 @@ test("peers that are not asked for are neither started nor told of", async () =>
   );
   expect(seen).toEqual({ torch: undefined, onnx: undefined, blasWarning: undefined });
   expect(notes).toEqual([]);
+});
+
+test("a child measures attention in a process of its own", async () => {
+  const result = JSON.parse(await runChild("attention_length", ["256", "1"])) as Record<string, number>;
+  // q, k, v, out, their gradients and d_out: 8 tensors of 256 x 64 in bf16, and the values in between.
+  expect(result.planned).toBeGreaterThan(8 * 256 * 64 * 2);
+  expect(result.planned).toBeLessThan(16 * 256 * 64 * 2);
+  expect(result.seconds).toBeGreaterThan(0);
+});
+
+test("a child that fails tells why", async () => {
+  await expect(runChild("attention_length", ["-1", "1"])).rejects.toThrow(/Command failed[\s\S]*Error/);
 });

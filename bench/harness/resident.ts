@@ -1,24 +1,16 @@
-import { readFileSync, writeFileSync } from "node:fs";
-
-/** A field of /proc/self/status in bytes. */
-function statusBytes(field: "VmRSS" | "VmHWM"): number {
-  const text = readFileSync("/proc/self/status", "utf8");
-  return Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(text)![1]) * 1024;
-}
+import { readFileSync } from "node:fs";
 
 /**
- * By how much the memory that this process holds grew at most while `body` ran. Undefined where the system
- * does not tell (only Linux does).
+ * Bytes that this process holds now (`VmRSS`), or held at most since it began (`VmHWM`); undefined where the
+ * system does not tell (only Linux does). The peak that getrusage(2) tells would be that of whoever started
+ * this process, where that was more.
  */
-export async function residentGrowth(body: () => Promise<void>): Promise<number | undefined> {
+export function residentBytes(field: "VmRSS" | "VmHWM"): number | undefined {
   try {
-    // 5 resets the peak (proc_pid_clear_refs(5)).
-    writeFileSync("/proc/self/clear_refs", "5");
+    const text = readFileSync("/proc/self/status", "utf8");
+    const [, kilobytes] = new RegExp(`${field}:\\s+(\\d+) kB`).exec(text) ?? [];
+    return kilobytes === undefined ? undefined : Number(kilobytes) * 1024;
   } catch {
-    await body();
     return undefined;
   }
-  const before = statusBytes("VmRSS");
-  await body();
-  return statusBytes("VmHWM") - before;
 }

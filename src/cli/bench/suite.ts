@@ -26,6 +26,7 @@ export const benchSuites = [
     summary: "attention against the peak, unfused attention and PyTorch; memory by length",
   },
   { name: "training", summary: "training steps of a 30M-parameter Llama against PyTorch" },
+  { name: "memory", summary: "the peak memory of training against what `slipstream plan` says" },
   { name: "recompute", summary: "memory and time of training with activations computed again" },
   { name: "generate", summary: "tokens a second that a 30M-parameter Llama writes" },
 ] as const satisfies readonly BenchSuite[];

@@ -48,7 +48,7 @@ export function defineBench(
           [`slipstream bench ${names[0]}`, "print a table"],
           [`slipstream bench ${names[0]} --json results.json`, "keep the numbers"],
         ],
-        next: "bench/peers/README.md (installing the peers)",
+        next: "docs/benchmarks.md, bench/peers/README.md (installing the peers)",
       }),
     )
     .action(async (suite: string, options: Omit<BenchCommandOptions, "suite">) => {
