@@ -7,6 +7,7 @@
 #include "binding/pools.h"
 #include "binding/values.h"
 #include "executor/program.h"
+#include "executor/shared_arena.h"
 
 namespace slipstream::binding {
 
@@ -149,6 +150,7 @@ napi_value release_program(napi_env env, napi_callback_info info) {
     check(napi_get_value_external(env, arguments(env, info, 1)[0], &program), "expected a program");
     std::lock_guard<std::mutex> lock(running());
     static_cast<Program*>(program)->release();
+    SharedArena::instance().trim();
     return nullptr;
   });
 }

@@ -23,6 +23,13 @@ void SharedArena::give_back(size_t bytes) {
   if (found != required_.end()) required_.erase(found);
 }
 
+void SharedArena::trim() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const size_t needed = required_.empty() ? 0 : *required_.rbegin();
+  if (memory_.bytes() > needed) memory_ = Memory();
+  if (larger_.bytes() > needed) larger_ = Memory();
+}
+
 char* SharedArena::data() {
   std::lock_guard<std::mutex> lock(mutex_);
   const size_t needed = required_.empty() ? 0 : *required_.rbegin();
@@ -31,7 +38,7 @@ char* SharedArena::data() {
     memory_ = std::move(larger_);
   }
   larger_ = Memory();
-  // After the largest program is gone, what it needed goes back to the system.
+  // The largest program may be gone, or `trim` may have returned everything.
   if (memory_.bytes() != needed) {
     memory_ = Memory();
     memory_ = Memory(needed);

@@ -20,6 +20,9 @@ class SharedArena {
   // Takes back one `require` of the same size.
   void give_back(size_t bytes);
 
+  // Returns to the system what no program needs any more. No program may be running.
+  void trim();
+
   // The block, at least as large as any requirement. For the program that runs: it stays until the next call.
   char* data();
 

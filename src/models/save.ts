@@ -1,8 +1,8 @@
-import { cp } from "node:fs/promises";
 import { join } from "node:path";
-import type { TensorData } from "../base/dtype.ts";
+import { bytesPerElement, type DType, type TensorData, viewOf } from "../base/dtype.ts";
+import { elementCount } from "../base/shape.ts";
 import {
-  convertDType,
+  convertInto,
   type TensorSource,
   writeFileAtomically,
   writeFolderAtomically,
@@ -42,12 +42,13 @@ export async function saveModelFolder(
       torch_dtype: torchNames[dtype],
     };
     await writeFileAtomically(join(temporary, "config.json"), `${JSON.stringify(json, null, 2)}\n`);
+    const converted = converter(parameters, dtype);
     const sources = [...parameters.values()].map(
       ({ name, shape, tensor }): TensorSource => ({
         name,
         dtype,
         shape,
-        data: () => convertDType(valuesOf(name), tensor.dtype, dtype),
+        data: () => converted(valuesOf(name), tensor.dtype),
       }),
     );
     await writeSafetensors(temporary, sources);
@@ -55,8 +56,18 @@ export async function saveModelFolder(
   });
 }
 
-/** Copies the tokenizer's files of one model folder into another. */
-export async function copyTokenizer(from: string, to: string): Promise<void> {
-  for (const name of ["tokenizer.json", "tokenizer_config.json"])
-    await cp(join(from, name), join(to, name), { force: true });
+/** Converts one tensor after another in the same memory: each is written before the next is asked for. */
+function converter(
+  parameters: ParameterTable,
+  to: SavedModel["dtype"],
+): (values: TensorData, from: DType) => TensorData {
+  const largest = Math.max(0, ...[...parameters.values()].map(({ shape }) => elementCount(shape)));
+  let scratch: TensorData | undefined;
+  return (values, from) => {
+    if (from === to) return values;
+    scratch ??= viewOf(to, new ArrayBuffer(largest * bytesPerElement(to)));
+    const target = scratch.subarray(0, values.length);
+    convertInto(values, from, target, to);
+    return target;
+  };
 }
