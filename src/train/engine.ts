@@ -160,6 +160,24 @@ export class TrainingEngine {
     this.weightsChanged();
   }
 
+  /**
+   * Looks at every weight, with pauses for other work.
+   * @throws RunError (`not_finite`) naming the first parameter that holds NaN or infinity.
+   */
+  async requireFiniteWeights(): Promise<void> {
+    for (const [name, values] of this.weights) {
+      for (let start = 0; start < values.length; start += scannedAtOnce) {
+        if (!allFinite(values.subarray(start, start + scannedAtOnce))) {
+          throw new RunError("not_finite", "a parameter holds values that are not finite (NaN or infinity)", {
+            where: `${name}, after ${this.#updates} updates`,
+            hint: "lower the learning rate or clip gradients; go back to an earlier checkpoint, or to a model file that is whole",
+          });
+        }
+        if (start + scannedAtOnce < values.length) await new Promise((resolve) => setImmediate(resolve));
+      }
+    }
+  }
+
   /** Must be called after weights were written from outside. */
   weightsChanged(): void {
     for (const executable of [this.#first, this.#next, this.#evaluate]) executable?.invalidateParameters();
@@ -283,19 +301,21 @@ export class TrainingEngine {
   /** Runs a batch again, looking at every result, to name the first that is not finite. */
   async #explain(batch: TrainingBatch, weight: Float32Array): Promise<void> {
     if (this.lossScale !== undefined && !this.lossScale.exhausted) return;
-    for (const [name, values] of this.weights) {
-      if (values.every(Number.isFinite)) continue;
-      throw new RunError("not_finite", "a parameter holds values that are not finite (NaN or infinity)", {
-        where: `${name}, before update ${this.#updates + 1}`,
-        hint: "the weights were damaged before this step: go back to an earlier checkpoint or another model file, and lower the learning rate",
-      });
-    }
+    await this.requireFiniteWeights();
     await this.#first.run(this.#batchBindings(batch, weight), symbolsOf(batch), { checkFinite: true });
     throw new RunError("not_finite", "the gradient's norm is not finite, though each gradient is", {
       where: `update ${this.#updates + 1}`,
       hint: "lower the learning rate, or clip gradients",
     });
   }
+}
+
+/** Weights looked at between pauses: about a millisecond. */
+const scannedAtOnce = 2 ** 20;
+
+function allFinite(values: Float32Array): boolean {
+  for (let index = 0; index < values.length; index++) if (!Number.isFinite(values[index]!)) return false;
+  return true;
 }
 
 function symbolsOf(batch: TrainingBatch): { tokens: number; offsets: number } {

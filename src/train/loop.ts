@@ -244,6 +244,8 @@ export class TrainingLoop {
     if (this.#savedAt === this.#step) return;
     this.#show("saving a checkpoint");
     this.#sink.flush();
+    // A checkpoint of damaged weights would in time push out the whole ones.
+    await this.#parts.engine.requireFiniteWeights();
     const progress = { step: this.#step, tokens: this.#tokens, elapsedSeconds: this.#elapsed };
     this.#checkpoint = await saveRun(this.#parts, progress);
     this.#savedAt = this.#step;

@@ -309,8 +309,8 @@ describe("models", () => {
     });
     expect(await failure(fineTuned(name))).toEqual(
       failed("a parameter holds values that are not finite (NaN or infinity)", {
-        where: "model.layers.1.mlp.down_proj.weight, before update 1",
-        hint: "the weights were damaged before this step: go back to an earlier checkpoint or another model file, and lower the learning rate",
+        where: "model.layers.1.mlp.down_proj.weight, after 0 updates",
+        hint: "lower the learning rate or clip gradients; go back to an earlier checkpoint, or to a model file that is whole",
       }),
     );
   });
@@ -336,6 +336,21 @@ describe("models", () => {
       expect(floats(tensor).every(Number.isFinite), name).toBe(true);
     }
   });
+});
+
+test("weights that an update made infinite are not saved over whole ones", async () => {
+  const settings = { output_dir: "infinite", checkpoint: { every_steps: 1, keep_last: 1 } };
+  const schedule = {
+    type: "OneCycle",
+    params: { cycle_min_lr: 0, cycle_max_lr: 3e38, cycle_first_step_size: 2 },
+  };
+  // The first update has the learning rate 0, the second one that no weight survives.
+  const { status, errors } = await failure({ ...settings, scheduler: schedule });
+  expect(status).toBe(1);
+  expect(errors).toMatch(
+    /^a parameter holds values that are not finite \(NaN or infinity\)\n {2}where: {4}\S+\.weight, after 2 updates\n/,
+  );
+  expect(place.list("infinite", "checkpoints")).toEqual(["step-1"]);
 });
 
 describe("data and prompts", () => {

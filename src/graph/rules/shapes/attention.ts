@@ -1,6 +1,14 @@
 import type { TensorType } from "../../graph.ts";
 import type { Fail, ShapeRule } from "../shape.ts";
-import { operands, requireEqual, requireFloat, requireInteger, requireRank, requireSame } from "./common.ts";
+import {
+  operands,
+  requireEqual,
+  requireFloat,
+  requireInteger,
+  requireRank,
+  requireSame,
+  requireStatistic,
+} from "./common.ts";
 
 function checkHeads(q: TensorType, k: TensorType, v: TensorType, fail: Fail): void {
   for (const [type, name] of [
@@ -18,44 +26,74 @@ function checkHeads(q: TensorType, k: TensorType, v: TensorType, fail: Fail): vo
   else if (heads % groups !== 0) fail(`${heads} query heads do not divide among ${groups} key/value heads`);
 }
 
+function checkVector(type: TensorType, name: string, fail: Fail): void {
+  requireRank(type, 1, name, fail);
+  requireInteger(type, name, fail);
+}
+
+/** Checks the operands that the op and its gradient share. */
+function checkPacked(q: TensorType, k: TensorType, v: TensorType, offsets: TensorType, fail: Fail): void {
+  checkHeads(q, k, v, fail);
+  requireEqual(q.shape[0]!, k.shape[0]!, "the tokens of q and k", fail);
+  checkVector(offsets, "offsets", fail);
+}
+
 /** Shapes of the attention ops. */
 export const attentionShapes: {
   readonly [Op in "attention" | "attention_gradient" | "cache_write" | "paged_attention"]: ShapeRule<Op>;
 } = {
   attention: (inputs, _attributes, fail) => {
     const [q, k, v, offsets] = operands(inputs, 4, fail);
-    checkHeads(q!, k!, v!, fail);
-    requireEqual(q!.shape[0]!, k!.shape[0]!, "the tokens of q and k", fail);
-    requireRank(offsets!, 1, "offsets", fail);
-    requireInteger(offsets!, "offsets", fail);
+    checkPacked(q!, k!, v!, offsets!, fail);
     return [q!, { shape: [q!.shape[1]!, q!.shape[0]!], dtype: "f32" }];
   },
   attention_gradient: (inputs, _attributes, fail) => {
-    const [dOut, q, k, v, out] = operands(inputs, 7, fail);
-    checkHeads(q!, k!, v!, fail);
+    const [dOut, q, k, v, out, logsumexp, offsets] = operands(inputs, 7, fail);
+    checkPacked(q!, k!, v!, offsets!, fail);
+    requireFloat(dOut!, "the gradient of the result", fail);
+    requireFloat(out!, "the result", fail);
     requireSame(dOut!.shape, q!.shape, "q and the gradient of the result", fail);
     requireSame(out!.shape, q!.shape, "q and the result", fail);
+    requireStatistic(logsumexp!, [q!.shape[1]!, q!.shape[0]!], "logsumexp", fail);
     return [q!, k!, v!];
   },
   cache_write: (inputs, _attributes, fail) => {
     const [cache, values, slots] = operands(inputs, 3, fail);
+    requireFloat(cache!, "cache", fail);
+    requireFloat(values!, "values", fail);
+    if (cache!.shape.length === 0 || values!.shape.length === 0) fail("cache and values must have rows");
     requireSame(
       cache!.shape.slice(1),
       values!.shape.slice(1),
       "a slot of the cache and a token's values",
       fail,
     );
-    requireInteger(slots!, "slots", fail);
+    checkVector(slots!, "slots", fail);
     requireEqual(values!.shape[0]!, slots!.shape[0]!, "the tokens of values and slots", fail);
     return [cache!];
   },
-  paged_attention: (inputs, _attributes, fail) => {
+  paged_attention: (inputs, { blockSize }, fail) => {
     const [q, k, v, queryOffsets, contextLengths, blockTables] = operands(inputs, 6, fail);
     checkHeads(q!, k!, v!, fail);
-    requireInteger(queryOffsets!, "query_offsets", fail);
-    requireInteger(contextLengths!, "context_lengths", fail);
+    checkVector(queryOffsets!, "query_offsets", fail);
+    checkVector(contextLengths!, "context_lengths", fail);
     requireInteger(blockTables!, "block_tables", fail);
     requireRank(blockTables!, 2, "block_tables", fail);
+    const sequences = contextLengths!.shape[0]!;
+    requireEqual(
+      sequences,
+      blockTables!.shape[0]!,
+      "the sequences of context_lengths and block_tables",
+      fail,
+    );
+    const entries = queryOffsets!.shape[0]!;
+    // One more than a symbol is no dimension that a shape can say.
+    if (typeof sequences === "number" && typeof entries === "number" && entries !== sequences + 1) {
+      fail(`query_offsets must have ${sequences + 1} entries for ${sequences} sequences, got ${entries}`);
+    }
+    if (!Number.isInteger(blockSize) || blockSize < 1) {
+      fail(`the block size must be a positive integer, got ${blockSize}`);
+    }
     return [q!];
   },
 };

@@ -1,4 +1,4 @@
-import { isFloat } from "../../../base/dtype.ts";
+import { type DType, isFloat } from "../../../base/dtype.ts";
 import { type Dimension, formatShape, type Shape, sameDimension, sameShape } from "../../../base/shape.ts";
 import type { TensorType } from "../../graph.ts";
 import type { Fail } from "../shape.ts";
@@ -23,9 +23,22 @@ export function requireFloat(type: TensorType, name: string, fail: Fail): void {
   if (!isFloat(type.dtype)) fail(`${name} must be of a float dtype, got ${type.dtype}`);
 }
 
+/** Fails unless the type is of `dtype`. */
+export function requireDType(type: TensorType, dtype: DType, name: string, fail: Fail): void {
+  if (type.dtype !== dtype) fail(`${name} must be ${dtype}, got ${type.dtype}`);
+}
+
 /** Fails unless the type is i32. */
 export function requireInteger(type: TensorType, name: string, fail: Fail): void {
-  if (type.dtype !== "i32") fail(`${name} must be i32, got ${type.dtype}`);
+  requireDType(type, "i32", name, fail);
+}
+
+/** Fails unless the type is f32 of a shape: what an op leaves for its gradient. */
+export function requireStatistic(type: TensorType, shape: Shape, name: string, fail: Fail): void {
+  requireDType(type, "f32", name, fail);
+  if (!sameShape(type.shape, shape)) {
+    fail(`${name} must be ${formatShape(shape)}, got ${formatShape(type.shape)}`);
+  }
 }
 
 /** Fails unless the shapes are equal. */

@@ -1,7 +1,15 @@
 import { type Dimension, formatShape, type Shape, sameShape } from "../../../base/shape.ts";
 import type { TensorType } from "../../graph.ts";
 import type { Fail, ShapeRule } from "../shape.ts";
-import { operands, requireEqual, requireFloat, requireInteger, requireRank, requireSame } from "./common.ts";
+import {
+  operands,
+  requireDType,
+  requireEqual,
+  requireFloat,
+  requireInteger,
+  requireRank,
+  requireSame,
+} from "./common.ts";
 
 /** Bytes of a [K, N] matrix in packed panels; the layout is in docs/kernels.md. */
 export function packedBytes(rows: number, columns: number, elements: "f32" | "bf16"): number {
@@ -67,10 +75,16 @@ export const matrixShapes: { readonly [Op in MatrixOp]: ShapeRule<Op> } = {
     const bytes = transposeB ? packedBytes(second, first, elements) : packedBytes(first, second, elements);
     return [{ shape: [bytes], dtype: "u8" }];
   },
-  matmul_packed: (inputs, { columns, bias, residual, dtype }, fail) => {
-    const [a, _packed, ...extra] = operands(inputs, 2, fail, 4);
+  matmul_packed: (inputs, { columns, elements, bias, residual, dtype }, fail) => {
+    const [a, packed, ...extra] = operands(inputs, 2, fail, 4);
     requireFloat(a!, "a", fail);
     if (a!.shape.length < 2) fail("a must be a matrix");
+    requireDType(packed!, "u8", "the packed matrix", fail);
+    const rows = a!.shape.at(-1)!;
+    const bytes = typeof rows === "number" ? packedBytes(rows, columns, elements) : undefined;
+    if (bytes !== undefined && !sameShape(packed!.shape, [bytes])) {
+      fail(`the packed matrix must have ${bytes} bytes for [${String(rows)}, ${columns}]`);
+    }
     const shape = [...a!.shape.slice(0, -1), columns];
     checkEpilogue(extra, bias, residual, shape, fail);
     return [{ shape, dtype }];
@@ -82,6 +96,7 @@ export const matrixShapes: { readonly [Op in MatrixOp]: ShapeRule<Op> } = {
   linear_cross_entropy_gradient: (inputs, { weightDType }, fail) => {
     const [dLosses, hidden, weight, targets] = operands(inputs, 4, fail);
     const losses = checkLoss(hidden!, weight!, targets!, fail);
+    requireFloat(dLosses!, "the gradient of the losses", fail);
     requireSame(dLosses!.shape, losses.shape, "the losses and their gradients", fail);
     // Kernels add up the parts of the weight's gradient in its memory.
     if (weightDType !== "f32") fail(`the gradient of the weight is f32, not ${weightDType}`, "a cast of it");
@@ -91,7 +106,9 @@ export const matrixShapes: { readonly [Op in MatrixOp]: ShapeRule<Op> } = {
 
 function checkLoss(hidden: TensorType, weight: TensorType, targets: TensorType, fail: Fail): TensorType {
   requireRank(hidden, 2, "hidden", fail);
+  requireFloat(hidden, "hidden", fail);
   requireRank(weight, 2, "weight", fail);
+  requireFloat(weight, "weight", fail);
   requireRank(targets, 1, "targets", fail);
   requireInteger(targets, "targets", fail);
   requireEqual(hidden.shape[0]!, targets.shape[0]!, "the tokens of hidden and targets", fail);

@@ -1,6 +1,6 @@
 import { type Dimension, formatShape, productOf, sameDimension, upperBound } from "../../../base/shape.ts";
 import type { ShapeRule } from "../shape.ts";
-import { lastDimension, operands, requireInteger } from "./common.ts";
+import { lastDimension, operands, requireInteger, requireSame } from "./common.ts";
 
 type MovementOp =
   | "reshape"
@@ -56,6 +56,13 @@ export const movementShapes: { readonly [Op in MovementOp]: ShapeRule<Op> } = {
     const [x] = operands(inputs, 1, fail);
     if (starts.length !== x!.shape.length || shape.length !== x!.shape.length)
       fail("starts and shape must name every axis");
+    starts.forEach((start, axis) => {
+      const [size, room] = [x!.shape[axis]!, shape[axis]!];
+      const whole = start === 0 && sameDimension(size, room);
+      if (!whole && (start < 0 || start + upperBound(size) > upperBound(room))) {
+        fail(`axis ${axis}: ${start} + ${upperBound(size)} is past the end of ${formatShape(shape)}`);
+      }
+    });
     return [{ shape, dtype: x!.dtype }];
   },
   concatenate: (inputs, { axis }, fail) => {
@@ -85,12 +92,14 @@ export const movementShapes: { readonly [Op in MovementOp]: ShapeRule<Op> } = {
   scatter_add: (inputs, { rows }, fail) => {
     const [x, ids] = operands(inputs, 2, fail);
     requireInteger(ids!, "ids", fail);
+    requireSame(x!.shape.slice(0, ids!.shape.length), ids!.shape, "the leading axes of x and the ids", fail);
     return [{ shape: [rows, ...x!.shape.slice(ids!.shape.length)], dtype: x!.dtype }];
   },
   reduce: (inputs, { axes, keep }, fail) => {
     const [x] = operands(inputs, 1, fail);
     if (axes.some((axis) => axis < 0 || axis >= x!.shape.length))
       fail(`axes [${axes.join(", ")}] are not all there`);
+    if (new Set(axes).size !== axes.length) fail(`axes [${axes.join(", ")}] name one twice`);
     const shape = x!.shape
       .map((dimension, axis) => (axes.includes(axis) ? 1 : dimension))
       .filter((_, axis) => keep || !axes.includes(axis));

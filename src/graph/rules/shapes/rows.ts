@@ -8,6 +8,7 @@ import {
   requireInteger,
   requireRank,
   requireSame,
+  requireStatistic,
 } from "./common.ts";
 
 type RowOp =
@@ -27,6 +28,7 @@ type RowOp =
 
 function checkNorm(x: TensorType, weight: TensorType, fail: Fail): TensorType {
   requireFloat(x, "x", fail);
+  requireFloat(weight, "weight", fail);
   requireSame(weight.shape, [lastDimension(x.shape, fail)], "the weight and the last dimension", fail);
   return { shape: x.shape.slice(0, -1), dtype: "f32" };
 }
@@ -37,6 +39,21 @@ function checkGate(gate: TensorType, up: TensorType, fail: Fail): void {
   if (gate.dtype !== up.dtype) fail(`gate and up must have the same dtype: ${gate.dtype} and ${up.dtype}`);
 }
 
+function checkGradient(gradient: TensorType, value: TensorType, name: string, fail: Fail): void {
+  requireFloat(gradient, `the gradient of ${name}`, fail);
+  requireSame(gradient.shape, value.shape, `${name} and its gradient`, fail);
+}
+
+/** Checks logits `[rows, classes]` and targets `[rows]`; gives the type of a number a row. */
+function checkLogits(logits: TensorType, targets: TensorType, fail: Fail): TensorType {
+  requireRank(logits, 2, "logits", fail);
+  requireFloat(logits, "logits", fail);
+  requireRank(targets, 1, "targets", fail);
+  requireInteger(targets, "targets", fail);
+  requireEqual(logits.shape[0]!, targets.shape[0]!, "the rows of logits and targets", fail);
+  return { shape: targets.shape, dtype: "f32" };
+}
+
 /** Shapes of the ops that work on rows. */
 export const rowShapes: { readonly [Op in RowOp]: ShapeRule<Op> } = {
   rms_norm: (inputs, _attributes, fail) => {
@@ -45,29 +62,36 @@ export const rowShapes: { readonly [Op in RowOp]: ShapeRule<Op> } = {
   },
   rms_norm_gradient: (inputs, _attributes, fail) => {
     const [dY, x, weight, inverse] = operands(inputs, 4, fail);
-    requireSame(dY!.shape, x!.shape, "x and its gradient", fail);
-    requireSame(inverse!.shape, checkNorm(x!, weight!, fail).shape, "the statistics and the rows", fail);
+    checkGradient(dY!, x!, "x", fail);
+    requireStatistic(inverse!, checkNorm(x!, weight!, fail).shape, "inverse_rms", fail);
     return [x!, { shape: weight!.shape, dtype: "f32" }];
   },
   layer_norm: (inputs, { bias }, fail) => {
-    const [x, weight] = operands(inputs, bias ? 3 : 2, fail);
+    const [x, weight, offset] = operands(inputs, bias ? 3 : 2, fail);
     const statistic = checkNorm(x!, weight!, fail);
+    if (offset !== undefined) {
+      requireFloat(offset, "bias", fail);
+      requireSame(offset.shape, weight!.shape, "the bias and the weight", fail);
+    }
     return [x!, statistic, statistic];
   },
   layer_norm_gradient: (inputs, _attributes, fail) => {
-    const [dY, x, weight] = operands(inputs, 5, fail);
-    requireSame(dY!.shape, x!.shape, "x and its gradient", fail);
-    checkNorm(x!, weight!, fail);
+    const [dY, x, weight, mean, inverse] = operands(inputs, 5, fail);
+    checkGradient(dY!, x!, "x", fail);
+    const { shape: rows } = checkNorm(x!, weight!, fail);
+    requireStatistic(mean!, rows, "mean", fail);
+    requireStatistic(inverse!, rows, "inverse_deviation", fail);
     const parameter: TensorType = { shape: weight!.shape, dtype: "f32" };
     return [x!, parameter, parameter];
   },
   rope: (inputs, _attributes, fail) => {
     const [x, positions, frequencies] = operands(inputs, 3, fail);
-    requireFloat(x!, "x", fail);
     requireRank(x!, 3, "x", fail);
+    requireFloat(x!, "x", fail);
     requireRank(positions!, 1, "positions", fail);
     requireInteger(positions!, "positions", fail);
     requireRank(frequencies!, 1, "frequencies", fail);
+    requireFloat(frequencies!, "frequencies", fail);
     requireEqual(x!.shape[0]!, positions!.shape[0]!, "the tokens of x and positions", fail);
     const size = x!.shape[2];
     const pairs = frequencies!.shape[0];
@@ -96,30 +120,34 @@ export const rowShapes: { readonly [Op in RowOp]: ShapeRule<Op> } = {
   },
   softmax_gradient: (inputs, _attributes, fail) => {
     const [dY, y] = operands(inputs, 2, fail);
-    requireSame(dY!.shape, y!.shape, "y and its gradient", fail);
+    requireFloat(y!, "y", fail);
+    checkGradient(dY!, y!, "y", fail);
     return [y!];
   },
   cross_entropy: (inputs, _attributes, fail) => {
     const [logits, targets] = operands(inputs, 2, fail);
-    requireRank(logits!, 2, "logits", fail);
-    requireInteger(targets!, "targets", fail);
-    requireSame(targets!.shape, logits!.shape.slice(0, 1), "the rows of logits and targets", fail);
-    const perRow: TensorType = { shape: targets!.shape, dtype: "f32" };
+    const perRow = checkLogits(logits!, targets!, fail);
     return [perRow, perRow];
   },
   cross_entropy_gradient: (inputs, _attributes, fail) => {
-    const [dLosses, logits, targets] = operands(inputs, 4, fail);
-    requireSame(dLosses!.shape, targets!.shape, "losses and targets", fail);
+    const [dLosses, logits, targets, logsumexp] = operands(inputs, 4, fail);
+    const { shape: rows } = checkLogits(logits!, targets!, fail);
+    requireFloat(dLosses!, "the gradient of the losses", fail);
+    requireSame(dLosses!.shape, rows, "the gradient of the losses and the targets", fail);
+    requireStatistic(logsumexp!, rows, "logsumexp", fail);
     return [logits!];
   },
   embedding: (inputs, { dtype }, fail) => {
     const [weight, ids] = operands(inputs, 2, fail);
     requireRank(weight!, 2, "weight", fail);
+    requireFloat(weight!, "weight", fail);
     requireInteger(ids!, "ids", fail);
     return [{ shape: [...ids!.shape, weight!.shape[1]!], dtype }];
   },
   embedding_gradient: (inputs, { vocabulary }, fail) => {
     const [dY, ids] = operands(inputs, 2, fail);
+    requireFloat(dY!, "the gradient of the result", fail);
+    requireInteger(ids!, "ids", fail);
     requireSame(dY!.shape.slice(0, -1), ids!.shape, "the rows and the ids", fail);
     return [{ shape: [vocabulary, lastDimension(dY!.shape, fail)], dtype: "f32" }];
   },
