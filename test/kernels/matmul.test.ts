@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { type DType, dtypeCode } from "../../src/base/dtype.ts";
-import type { IsaName } from "../../src/runtime/native/addon.ts";
+import { type IsaName, loadAddon } from "../../src/runtime/native/addon.ts";
 import { referenceMatmul } from "./matmul_reference.ts";
 import {
   bytesOf,
@@ -202,6 +202,26 @@ function packedBytes(packed: DType, depth: number, columns: number): number {
   return packed === "bf16" ? panels * Math.ceil(depth / 32) * 32 * 64 : panels * depth * 128;
 }
 
+/** b [depth, columns] (or transposed) as docs/kernels.md packs it. */
+function panelsOf(b: TestTensor, transposed: boolean, packed: "f32" | "bf16"): Uint8Array {
+  const values = valuesOf(b);
+  const [depth, columns] = (transposed ? b.shape.toReversed() : b.shape) as [number, number];
+  const at = (k: number, n: number) => values[transposed ? n * depth + k : k * columns + n]!;
+  const held = packed === "bf16" ? Math.ceil(depth / 32) * 32 : depth;
+  const layout = new Float64Array(Math.ceil(columns / 32) * 32 * held);
+  let next = 0;
+  for (let panel = 0; panel < columns; panel += 32) {
+    for (let k = 0; k < held; k += packed === "bf16" ? 2 : 1) {
+      for (let n = panel; n < panel + 32; n++) {
+        for (const kk of packed === "bf16" ? [k, k + 1] : [k]) {
+          layout[next++] = kk < depth && n < columns ? at(kk, n) : 0;
+        }
+      }
+    }
+  }
+  return bytesOf(tensorOf(packed, [layout.length], layout));
+}
+
 describe.each(isas)("packed matmul on %s", (isa) => {
   it("packs panels of 32 columns, pairs along K adjacent in bf16, zeros beside", () => {
     for (const transposed of [false, true]) {
@@ -213,25 +233,28 @@ describe.each(isas)("packed matmul on %s", (isa) => {
       ] as const) {
         for (const from of ["f32", "bf16", "f16"] as const) {
           const b = matrix(from, depth, columns, transposed, 7);
-          const values = valuesOf(b);
-          const at = (k: number, n: number) => values[transposed ? n * depth + k : k * columns + n]!;
           for (const packed of ["f32", "bf16"] as const) {
             const bytes = zeros("u8", [packedBytes(packed, depth, columns)]);
             bytesOf(bytes).fill(0xff);
             runKernel("pack_matrix", isa, [b], [bytes], [Number(transposed), dtypeCode(packed)]);
-            const held = packed === "bf16" ? Math.ceil(depth / 32) * 32 : depth;
-            const layout: number[] = [];
-            for (let panel = 0; panel < columns; panel += 32) {
-              for (let k = 0; k < held; k += packed === "bf16" ? 2 : 1) {
-                for (let n = panel; n < panel + 32; n++) {
-                  for (const kk of packed === "bf16" ? [k, k + 1] : [k]) {
-                    layout.push(kk < depth && n < columns ? at(kk, n) : 0);
-                  }
-                }
-              }
-            }
-            expect(bytesOf(bytes)).toEqual(bytesOf(tensorOf(packed, [layout.length], layout)));
+            expect(bytesOf(bytes)).toEqual(panelsOf(b, transposed, packed));
           }
+        }
+      }
+    }
+  });
+
+  it("packs what is larger than a cache into memory of whole cache lines", () => {
+    const [depth, columns] = [530, 1037];
+    for (const transposed of [false, true]) {
+      const b = matrix("f32", depth, columns, transposed, 8);
+      for (const packed of ["f32", "bf16"] as const) {
+        const expected = panelsOf(b, transposed, packed);
+        for (const threads of [1, 2, 3]) {
+          const data = new Uint8Array(loadAddon().allocate(expected.length)).fill(0xff);
+          const bytes: TestTensor = { dtype: "u8", shape: [data.length], data };
+          runKernel("pack_matrix", isa, [b], [bytes], [Number(transposed), dtypeCode(packed)], threads);
+          expect(Buffer.compare(data, expected), `${packed}, ${threads} threads`).toBe(0);
         }
       }
     }

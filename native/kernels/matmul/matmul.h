@@ -73,10 +73,15 @@ void pack_matrix(const KernelCall& call) {
   const MatrixView view{b.data, b.dtype, b.size(-1), transpose_b};
   const int64_t depth = b.size(transpose_b ? -1 : -2), columns = b.size(transpose_b ? -2 : -1);
   const int64_t panel_bytes = packed_panel_bytes(packed, depth);
+  // What is larger than a second-level cache leaves it before it is multiplied.
+  constexpr int64_t kThroughMemory = 512 << 10;
+  const bool aligned = reinterpret_cast<uintptr_t>(call.outputs[0].data) % 64 == 0;
+  const bool through_memory = aligned && panels_of(columns) * panel_bytes >= kThroughMemory;
   call.threads.parallel_for(panels_of(columns), 1, [&](int64_t begin, int64_t end, int) {
     pack_right(view, packed,
                {begin * kPanel, smaller(end * kPanel, columns), kPanel, 0, depth, panel_bytes / (4 * kPanel),
-                panel_bytes, call.outputs[0].as<char>() + begin * panel_bytes});
+                panel_bytes, call.outputs[0].as<char>() + begin * panel_bytes, through_memory});
+    if (through_memory) finish_streams();
   });
 }
 

@@ -44,6 +44,9 @@ struct Packing {
   int64_t lanes;  // of a panel; those beyond the depth are zeros
   int64_t panel_bytes;
   char* destination;
+  // A whole contiguous matrix that is larger than the near caches, into panels on cache lines: asks for the
+  // source ahead of time and writes past the caches.
+  bool through_memory = false;
 
   SLIPSTREAM_INLINE uint32_t* panel(int64_t column) const {
     return reinterpret_cast<uint32_t*>(destination + (column - begin) / step * panel_bytes);
@@ -53,10 +56,44 @@ struct Packing {
   }
 };
 
+// Whether a vector of lanes is a cache line, so that it can be written past the caches.
+#if defined(__AVX512F__)
+constexpr bool kLineStores = true;
+SLIPSTREAM_INLINE void stream_lanes(uint32_t* line, Lanes a) {
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(line), a);
+}
+// Makes what this thread streamed visible to the others before it says that it is done.
+SLIPSTREAM_INLINE void finish_streams() { _mm_sfence(); }
+#else
+constexpr bool kLineStores = false;
+SLIPSTREAM_INLINE void stream_lanes(uint32_t*, Lanes) {}
+SLIPSTREAM_INLINE void finish_streams() {}
+#endif
+
+// Stores the first `count` lanes; a whole line past the caches where `stream`.
+SLIPSTREAM_INLINE void put_lanes(uint32_t* p, Lanes a, int count, bool stream) {
+  if (kLineStores && stream && count == kWidth) {
+    stream_lanes(p, a);
+  } else {
+    store_lanes(p, a, count);
+  }
+}
+
+// Asks for kElements consecutive elements, to be in the second-level cache when their turn comes.
+template <int64_t kElements, class S>
+SLIPSTREAM_INLINE void prefetch(const S* source) {
+#pragma GCC unroll 32
+  for (int64_t i = 0; i < kElements; i += static_cast<int64_t>(64 / sizeof(S))) {
+    __builtin_prefetch(source + i, 0, 2);
+  }
+}
+
 // From memory in which the depth is contiguous: transposes groups of kWidth x kWidth lanes.
 template <Lane kLane, int kColumns, class S>
 void pack_transposing(const S* source, int64_t stride, const Packing& packing) {
   constexpr int kDepthPerLane = kLane == Lane::pair ? 2 : 1;
+  constexpr int64_t kGroupElements = kWidth * kWidth * kDepthPerLane;
+  const S* end = source + packing.end * stride;
   for (int64_t begin = packing.begin; begin < packing.end; begin += packing.step) {
     uint32_t* panel = packing.panel(begin);
     const int count = packing.count(begin);
@@ -66,13 +103,20 @@ void pack_transposing(const S* source, int64_t stride, const Packing& packing) {
       const S* rows = source + (begin + column) * stride + packing.depth_begin;
       for (int64_t lane = 0; lane < packing.lanes; lane += kWidth) {
         Lanes group[kWidth];
+        if (packing.through_memory) {
+          // The next kWidth columns, in the order of memory: in that of their groups, each column would be a
+          // stream too short for the processor to notice.
+          const S* next = rows + kWidth * stride + lane / kWidth * kGroupElements;
+          if (end - next >= kGroupElements) prefetch<kGroupElements>(next);
+        }
         const int64_t rest = packing.depth - lane * kDepthPerLane;
         load_group<kLane>(rows + lane * kDepthPerLane, stride, rest > 0 ? loaded : 0, rest, group);
         transpose(group);
         const int limit = static_cast<int>(packing.lanes - lane < kWidth ? packing.lanes - lane : kWidth);
 #pragma GCC unroll 16
         for (int i = 0; i < kWidth; i++) {
-          if (i < limit) store_lanes(panel + (lane + i) * kColumns + column, group[i], stored);
+          uint32_t* place = panel + (lane + i) * kColumns + column;
+          if (i < limit) put_lanes(place, group[i], stored, packing.through_memory);
         }
       }
     }
@@ -81,7 +125,8 @@ void pack_transposing(const S* source, int64_t stride, const Packing& packing) {
 
 // One lane of a panel from memory in which the columns are contiguous.
 template <Lane kLane, int kColumns, class S>
-SLIPSTREAM_INLINE void pack_lane(const S* row, int64_t stride, int count, int64_t depth, uint32_t* lane) {
+SLIPSTREAM_INLINE void pack_lane(const S* row, int64_t stride, int count, int64_t depth, uint32_t* lane,
+                                 bool stream) {
 #pragma GCC unroll 4
   for (int column = 0; column < kColumns; column += kWidth) {
     const int loaded = depth <= 0 || count < column ? 0 : count - column;
@@ -92,7 +137,7 @@ SLIPSTREAM_INLINE void pack_lane(const S* row, int64_t stride, int count, int64_
     } else {
       if (loaded > 0) value = lanes_of<kLane>(load(row + column, loaded));
     }
-    store_lanes(lane + column, value, kColumns - column < kWidth ? kColumns - column : kWidth);
+    put_lanes(lane + column, value, kColumns - column < kWidth ? kColumns - column : kWidth, stream);
   }
 }
 
@@ -110,7 +155,13 @@ void pack_copying(const S* source, int64_t stride, const Packing& packing) {
       for (int64_t lane = chunk; lane < chunk_end; lane++) {
         const int64_t k = lane * kDepthPerLane;
         const S* row = source + (packing.depth_begin + k) * stride + begin;
-        pack_lane<kLane, kColumns>(row, stride, count, packing.depth - k, panel + lane * kColumns);
+        if (packing.through_memory && packing.depth - k > kChunk * kDepthPerLane) {
+          const S* next = row + kChunk * kDepthPerLane * stride;
+          prefetch<kColumns>(next);
+          if (kDepthPerLane == 2) prefetch<kColumns>(next + stride);
+        }
+        pack_lane<kLane, kColumns>(row, stride, count, packing.depth - k, panel + lane * kColumns,
+                                   packing.through_memory);
       }
     }
   }

@@ -35,6 +35,23 @@ void rms_norm(const KernelCall& call) {
   });
 }
 
+// One row; adds its part of d_weight to `weight_sum`.
+template <class T>
+SLIPSTREAM_INLINE void rms_norm_gradient_row(const T* gradient, const T* in, const float* weight, T* out,
+                                             float* weight_sum, int64_t width, Vector inverse) {
+  const float dot = sum_of(width, [&](int64_t i, auto lanes) {
+    const Vector product = load(gradient + i, lanes) * load(in + i, lanes) * inverse;
+    store(weight_sum + i, load(weight_sum + i, lanes) + product, lanes);
+    return product * load(weight + i, lanes);
+  });
+  const Vector mean(dot / static_cast<float>(width));
+  for_each_vector(width, [&](int64_t i, auto lanes) {
+    const Vector scaled = load(gradient + i, lanes) * load(weight + i, lanes);
+    const Vector normal = load(in + i, lanes) * inverse;
+    store(out + i, (scaled - normal * mean) * inverse, lanes);
+  });
+}
+
 // With g = d_y weight and n = x inverse_rms: d_x = inverse_rms (g - n mean(g n)), d_weight = sum d_y n.
 void rms_norm_gradient(const KernelCall& call) {
   const Tensor &d_y = call.inputs[0], &x = call.inputs[1], &weight = call.inputs[2];
@@ -51,22 +68,22 @@ void rms_norm_gradient(const KernelCall& call) {
     for (int64_t i = 0; i < stride; i++) weight_sum[i] = 0;
     const int64_t begin = block * blocks.rows_per_block;
     const int64_t end = begin + blocks.rows_per_block < rows ? begin + blocks.rows_per_block : rows;
+    if (d_y.dtype == x.dtype && d_x.dtype == x.dtype) {
+      with_float_type(x.dtype, [&](auto element) {
+        using T = decltype(element);
+        for (int64_t row = begin; row < end; row++) {
+          const int64_t at = row * width;
+          rms_norm_gradient_row(d_y.as<T>() + at, x.as<T>() + at, w, d_x.as<T>() + at, weight_sum, width,
+                                inverse_rms[row]);
+        }
+      });
+      return;
+    }
     for (int64_t row = begin; row < end; row++) {
       const float* gradient = read_floats(d_y, row * width, width, own);
       const float* in = read_floats(x, row * width, width, own + stride);
       float* out = floats_to_write(d_x, row * width, own + 2 * stride);
-      const Vector inverse(inverse_rms[row]);
-      const float dot = sum_of(width, [&](int64_t i, auto lanes) {
-        const Vector product = load(gradient + i, lanes) * load(in + i, lanes) * inverse;
-        store(weight_sum + i, load(weight_sum + i, lanes) + product, lanes);
-        return product * load(w + i, lanes);
-      });
-      const Vector mean(dot / static_cast<float>(width));
-      for_each_vector(width, [&](int64_t i, auto lanes) {
-        const Vector scaled = load(gradient + i, lanes) * load(w + i, lanes);
-        const Vector normal = load(in + i, lanes) * inverse;
-        store(out + i, (scaled - normal * mean) * inverse, lanes);
-      });
+      rms_norm_gradient_row(gradient, in, w, out, weight_sum, width, inverse_rms[row]);
       write_floats(d_x, row * width, width, out);
     }
   });
