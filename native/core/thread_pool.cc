@@ -15,6 +15,8 @@ namespace {
 // busy core.
 constexpr int kSpins = 2000;
 
+constexpr uint64_t kJoined = 0xffff, kOpen = 0x10000, kLowHalf = 0xffffffff, kOneJob = uint64_t{1} << 32;
+
 inline void pause() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -35,7 +37,7 @@ ThreadPool::~ThreadPool() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stopping_.store(true);
-    generation_.fetch_add(1);
+    state_.fetch_add(kOneJob);
   }
   wake_.notify_all();
   for (std::thread& worker : workers_) worker.join();
@@ -45,36 +47,58 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::dispatch(Invoke invoke, const void* context) {
   invoke_ = invoke;
   context_ = context;
-  pending_.store(count_ - 1, std::memory_order_relaxed);
-  generation_.fetch_add(1);
+  failure_ = nullptr;
+  // No worker is active here, so only this thread changes the state.
+  state_.store((state_.load() & ~kLowHalf) + kOneJob + kOpen);
   if (sleeping_.load() > 0) {
     std::lock_guard<std::mutex> lock(mutex_);
     wake_.notify_all();
   }
-  invoke(context, 0);
-  for (int spin = 0; pending_.load(std::memory_order_acquire) > 0; spin++) {
-    if (spin < kSpins * 16) {
+  std::exception_ptr own_failure;
+  try {
+    invoke(context, 0);
+  } catch (...) {
+    own_failure = std::current_exception();
+  }
+  state_.fetch_and(~kOpen);
+  for (int spin = 0; (state_.load(std::memory_order_acquire) & kJoined) != 0; spin++) {
+    if (spin < kSpins) {
       pause();
     } else {
       std::this_thread::yield();
     }
   }
+  if (own_failure == nullptr) own_failure = failure_;
+  if (own_failure != nullptr) std::rethrow_exception(own_failure);
 }
 
 void ThreadPool::work(int thread) {
   uint64_t seen = 0;
+  const auto job = [&] { return state_.load() / kOneJob; };
   for (;;) {
-    for (int spin = 0; generation_.load(std::memory_order_acquire) == seen && spin < kSpins; spin++) pause();
-    if (generation_.load() == seen) {
+    for (int spin = 0; job() == seen && spin < kSpins; spin++) pause();
+    if (job() == seen) {
       std::unique_lock<std::mutex> lock(mutex_);
       sleeping_.fetch_add(1);
-      wake_.wait(lock, [&] { return generation_.load() != seen; });
+      wake_.wait(lock, [&] { return job() != seen; });
       sleeping_.fetch_sub(1);
     }
     if (stopping_.load()) return;
-    seen++;
-    invoke_(context_, thread);
-    pending_.fetch_sub(1, std::memory_order_release);
+    uint64_t state = state_.load();
+    seen = state / kOneJob;
+    // Joins while the job is open; a job that closed first did without this worker.
+    bool joined = false;
+    while ((state & kOpen) != 0 && state / kOneJob == seen && !joined) {
+      joined = state_.compare_exchange_weak(state, state + 1);
+    }
+    if (!joined) continue;
+    try {
+      invoke_(context_, thread);
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (failure_ == nullptr) failure_ = std::current_exception();
+    }
+    state_.fetch_sub(1, std::memory_order_release);
   }
 }
 
