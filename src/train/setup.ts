@@ -2,6 +2,7 @@ import { dirname, join } from "node:path";
 import { bytesPerElement, type DType } from "../base/dtype.ts";
 import { ConfigError, DataError } from "../base/errors.ts";
 import { elementCount } from "../base/shape.ts";
+import { writeFolderAtomically } from "../checkpoint/index.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import {
   type Dataset,
@@ -146,7 +147,7 @@ export async function prepareTokenizer(
     const { vocabulary_size: vocabularySize } = section.train;
     note(`training a tokenizer of ${vocabularySize} tokens`);
     const tokenizer = await trainTokenizer(textsOf(config), { vocabularySize });
-    await saveTokenizer(tokenizer, folder);
+    await writeFolderAtomically(folder, (temporary) => saveTokenizer(tokenizer, temporary));
     return tokenizer;
   }
   const path = section?.path ?? (config.model.type === undefined ? config.model.path : undefined);
@@ -256,7 +257,9 @@ function buildFittingEngine(
   const plans = Object.values(engine.memory);
   const activations = {
     what: "activations and packed weights",
-    bytes: plans.reduce((sum, { arena, prepared }) => sum + arena + prepared, 0),
+    // One arena serves every program: they run one after another.
+    bytes:
+      Math.max(...plans.map(({ arena }) => arena)) + plans.reduce((sum, { prepared }) => sum + prepared, 0),
     hint: "lower train_micro_batch_size_per_gpu or data.sequence_length, or set activation_checkpointing.mode",
   };
   requireMemory([{ ...state, bytes: totalBytes(engine.buffers.values()) }, activations]);

@@ -110,6 +110,23 @@ describe("configs", () => {
     );
   });
 
+  test("numbers that are too small, with their place", async () => {
+    expect(await failure({}, ["data.sequence_length=1"])).toEqual(
+      wrong("data.sequence_length has a value that cannot be used", {
+        where: "--set data.sequence_length=1",
+        expected: "integer >= 2",
+        received: "1",
+      }),
+    );
+    expect(await failure({}, ["tokenizer.train.vocabulary_size=257"])).toEqual(
+      wrong("tokenizer.train.vocabulary_size has a value that cannot be used", {
+        where: "--set tokenizer.train.vocabulary_size=257",
+        expected: "integer >= 258",
+        received: "257",
+      }),
+    );
+  });
+
   test("prompts of samples that could not be continued are refused before the first step", async () => {
     expect(await failure({ samples: { prompts: ["fine", "whale ".repeat(40)] } })).toEqual({
       status: 2,

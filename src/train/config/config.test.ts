@@ -80,7 +80,7 @@ describe("describeConfig", () => {
 
   it("knows types, defaults and where a key applies", () => {
     expect(find("gradient_clipping")[0]).toMatchObject({ type: "number >= 0", default: 0, required: false });
-    expect(find("data.sequence_length")[0]).toMatchObject({ type: "integer >= 1", required: true });
+    expect(find("data.sequence_length")[0]).toMatchObject({ type: "integer >= 2", required: true });
     expect(find("model.type")[0]?.type).toBe("llama | mistral | qwen2 | qwen3 | gpt2");
     expect(find("optimizer.params.lr").map((key) => [key.default, key.appliesTo])).toEqual([
       [0.001, ["AdamW", "Adam", "SGD"]],

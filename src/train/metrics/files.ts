@@ -23,7 +23,8 @@ export function writing<Result>(path: string, write: () => Result): Result {
  * new, never half of them.
  */
 export function replaceFile(path: string, contents: string | Uint8Array): void {
-  const aside = `${path}.tmp-${process.pid}`;
+  // Always the same name: what a killed run left is written over by the next.
+  const aside = `${path}.tmp-unfinished`;
   writing(path, () => {
     try {
       const file = openSync(aside, "w");

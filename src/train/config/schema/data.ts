@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { count, text } from "./fields.ts";
+import { integer, text } from "./fields.ts";
 
 const files = z.union([text(), z.array(text()).min(1)]);
 
@@ -29,7 +29,7 @@ export const dataSchema = z
       .describe(
         "JSONL and Parquet: the field with the completion, on which the loss is taken. Needs `prompt_field`.",
       ),
-    sequence_length: count().describe("Tokens of a row."),
+    sequence_length: integer(2).describe("Tokens of a row."),
     packing: z
       .enum(["rows", "best_fit"])
       .default("rows")

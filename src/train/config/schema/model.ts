@@ -102,7 +102,7 @@ export const tokenizerSchema = z
     path: text().optional().describe("A `tokenizer.json`, or the folder that holds one."),
     train: z
       .strictObject({
-        vocabulary_size: integer(257).describe(
+        vocabulary_size: integer(258).describe(
           "Tokens to learn, the 256 bytes and the special tokens included.",
         ),
       })
