@@ -74,10 +74,12 @@ void measure_peak(const KernelCall& call) {
   *call.outputs[0].as<float>() = static_cast<float>(operations);
 }
 
-// Input: u8 [bytes]. Output: f32 [threads]. Every thread reads its share of the input once.
+// Input: u8 [bytes]. Output: f32 [threads]. Together the threads read the input once; each sums what it read.
 void measure_bandwidth(const KernelCall& call) {
   constexpr int64_t kStep = 8 * kWideWidth;
   const float* data = call.inputs[0].as<float>();
+  float* totals = call.outputs[0].as<float>();
+  for (int thread = 0; thread < call.threads.size(); thread++) totals[thread] = 0;
   call.threads.parallel_for(
       call.inputs[0].bytes() / 4 / kStep, 1, [&](int64_t begin, int64_t end, int thread) {
         Wide sums[8];
@@ -94,7 +96,7 @@ void measure_bandwidth(const KernelCall& call) {
           wide_store(values, sum);
           total += values[0];
         }
-        call.outputs[0].as<float>()[thread] = total;
+        totals[thread] += total;
       });
 }
 
