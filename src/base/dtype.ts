@@ -1,4 +1,4 @@
-import { InternalError, SlipstreamError } from "./errors.ts";
+import { InternalError } from "./errors.ts";
 
 /** The element types of tensors. The order is the code that native code knows them by. */
 export const dtypes = ["f32", "bf16", "f16", "i32", "u8", "i8", "f64"] as const;
@@ -135,13 +135,4 @@ export function decode(dtype: DType, data: TensorData): Float64Array {
   const values = new Float64Array(data.length);
   for (let i = 0; i < data.length; i++) values[i] = fromBits ? fromBits(data[i]!) : data[i]!;
   return values;
-}
-
-/** Parses a dtype's name; throws with the known names otherwise. */
-export function parseDType(name: string): DType {
-  const found = dtypes.find((dtype) => dtype === name);
-  if (found === undefined) {
-    throw new SlipstreamError("unknown_dtype", `unknown dtype "${name}"`, { expected: dtypes.join(", ") });
-  }
-  return found;
 }

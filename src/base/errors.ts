@@ -52,11 +52,6 @@ export class InternalError extends SlipstreamError {
   }
 }
 
-/** Marks a case that the types rule out; reaching it is an internal fault. */
-export function unreachable(value: never): never {
-  throw new InternalError(`unexpected case ${JSON.stringify(value)}`);
-}
-
 function composeMessage(summary: string, details: ErrorDetails): string {
   const lines = [summary];
   if (details.where !== undefined) lines.push(`  where:    ${details.where}`);

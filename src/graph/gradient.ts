@@ -1,7 +1,7 @@
 import { InternalError, ShapeError } from "../base/errors.ts";
 import { formatShape } from "../base/shape.ts";
 import { add, fill } from "./build.ts";
-import { buildGraph, dtypeOf, isLeaf, type Node, shapeOf, type Value } from "./graph.ts";
+import { buildGraph, dtypeOf, type Node, shapeOf, type Value } from "./graph.ts";
 import type { OpName } from "./ops.ts";
 import { type GradientRule, gradientRules, type NotDifferentiable } from "./rules/gradient.ts";
 import { inScope } from "./scope.ts";
@@ -64,13 +64,4 @@ function markDependents(nodes: readonly Node[], values: readonly Value[]): Set<N
     if (wanted.has(node) || node.inputs.some((input) => marked.has(input.node))) marked.add(node);
   }
   return marked;
-}
-
-/** The leaves of a loss that are parameters, in order of creation. */
-export function parametersOf(loss: Value): Value<"leaf">[] {
-  const { nodes } = buildGraph("loss", [{ name: "loss", value: loss }]);
-  return nodes
-    .map((node): Value => ({ node, index: 0 }))
-    .filter(isLeaf)
-    .filter((leaf) => leaf.node.attributes.kind === "parameter");
 }

@@ -4,12 +4,6 @@ import { leaf } from "../graph/build.ts";
 import { buildGraph, type Graph, type Node, shapeOf, typeOf, type Value } from "../graph/graph.ts";
 import type { Backend } from "../runtime/backend.ts";
 
-/** A leaf that holds data: where eager tensors begin. */
-export interface Held {
-  readonly value: Value<"leaf">;
-  readonly data: TensorData;
-}
-
 /**
  * Holds the data of eager tensors and computes them with one backend. A tensor belongs to the session that
  * made it; tensors of different sessions do not mix.

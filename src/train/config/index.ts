@@ -6,9 +6,6 @@ export { type ConfigProblem, InvalidConfigError, type LocatedProblem } from "./p
 export { configReferenceMarkdown } from "./reference.ts";
 export { defaultNoDecay } from "./schema/optimizer.ts";
 export type {
-  DataSection,
-  ModelSection,
   OptimizerSection,
-  SchedulerSection,
   TrainConfig,
 } from "./schema/schema.ts";

@@ -65,11 +65,5 @@ export const trainConfigSchema = z.strictObject({
 
 /** A training config after validation, with every default filled in. */
 export type TrainConfig = z.output<typeof trainConfigSchema>;
-/** `model` of a config: a folder to fine-tune, or the shapes of a new model. */
-export type ModelSection = TrainConfig["model"];
-/** `data` of a config. */
-export type DataSection = TrainConfig["data"];
 /** `optimizer` of a config, one member for each type. */
 export type OptimizerSection = TrainConfig["optimizer"];
-/** `scheduler` of a config, one member for each type. */
-export type SchedulerSection = TrainConfig["scheduler"];
