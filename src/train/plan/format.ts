@@ -1,3 +1,4 @@
+import { formatBytes } from "../../base/bytes.ts";
 import { grouped } from "../view/text.ts";
 import type { MemoryByKind, TrainingPlan } from "./plan.ts";
 
@@ -13,11 +14,6 @@ const kindNames: { readonly [Kind in keyof MemoryByKind]: string } = {
   data: "batches",
   baseline: "the process itself",
 };
-
-/** Bytes in the largest unit of which there is one: `1.50 GB`. Units are powers of 1000. */
-export function formatBytes(bytes: number): string {
-  return withUnit(bytes, ["B", "kB", "MB", "GB", "TB", "PB"]);
-}
 
 function withUnit(value: number, units: readonly string[]): string {
   const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log10(value) / 3));
@@ -82,7 +78,7 @@ export function formatPlan(plan: TrainingPlan): string {
     `time of a step: at least ${formatSeconds(time.seconds)}, ${grouped(time.tokensPerSecond)} tokens/s`,
     ...table([
       ["products", `${formatFlops(machine.flops)}/s`],
-      ["memory", `${formatBytes(machine.bandwidth)}/s`],
+      ["memory", `${withUnit(machine.bandwidth, ["B", "kB", "MB", "GB", "TB"])}/s`],
       ["model FLOPs utilisation", `${(100 * time.utilization).toFixed(1)}%`],
     ]),
   ].join("\n");

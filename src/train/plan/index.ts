@@ -1,4 +1,4 @@
-export { formatBytes, formatPlan } from "./format.ts";
+export { formatPlan } from "./format.ts";
 export { measureMachine } from "./machine.ts";
 export { countModules, type ModuleCount } from "./modules.ts";
 export {

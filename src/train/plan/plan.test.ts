@@ -181,7 +181,7 @@ test("as text", async () => {
   expect(text).toMatch(/^parameters: 34,016\n {2}model\.embed_tokens +3,072\n/);
   expect(text).toMatch(/model\.layers\.\*\.mlp \(3\) +18,432\n/);
   expect(text).toContain("a step: 128 tokens in f32, as 2 x 64");
-  expect(text).toMatch(/parameters \(float32\) +136 kB +\d+\.\d%/);
+  expect(text).toMatch(/parameters \(float32\) +132\.9 KiB +\d+\.\d%/);
   expect(text).toMatch(/time of a step: at least \d/);
   expect(text).toMatch(/products +1\.00 TFLOP\/s\n {2}memory +20\.0 GB\/s/);
 });
