@@ -175,8 +175,7 @@ export class Model {
 
 /** hidden `[rows, size]` times the output projection: f32 logits `[rows, vocabulary]`. */
 export function projectLogits(hidden: Tensor, outputWeight: Tensor): Tensor {
-  // Only the stored result is float32: the product itself runs in the model's dtype.
-  return linear(hidden, outputWeight).cast("f32");
+  return linear(hidden, outputWeight, undefined, "f32");
 }
 
 function symbolsOf(batch: PackedBatch): { tokens: number; offsets: number } {

@@ -10,9 +10,9 @@ export type { SymbolValues };
 
 /**
  * x W^T + b over the last axis: x `[.., in]`, weight `[out, in]` as in PyTorch, bias `[out]`. Computed in x's
- * dtype.
+ * dtype and stored in `dtype`: x's by default, "f32" to keep what the accumulators hold.
  */
-export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
+export function linear(x: Tensor, weight: Tensor, bias?: Tensor, dtype: DType = x.dtype): Tensor {
   const operands = [x.value, castValue(weight.value, x.dtype)];
   if (bias !== undefined) operands.push(bias.value);
   const product = apply("matmul", operands, {
@@ -21,7 +21,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
     activation: "none",
     bias: bias !== undefined,
     residual: false,
-    dtype: x.dtype,
+    dtype,
   });
   return derive(product, x, weight, ...(bias === undefined ? [] : [bias]));
 }
