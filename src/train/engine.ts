@@ -10,6 +10,7 @@ import { layOutParameters, type ParameterLayout, viewOfParameter } from "./layou
 import { LossScale, type LossScaleSettings } from "./loss_scale.ts";
 import {
   accumulateGraph,
+  clearGraph,
   evaluationGraph,
   gradientName,
   initializeGraph,
@@ -83,8 +84,8 @@ export class TrainingEngine {
   readonly #gradients: Float32Array;
   readonly #states: ReadonlyMap<string, Float32Array>;
   readonly #bindings: Record<string, TensorData>;
-  readonly #first: Executable;
-  readonly #next: Executable | undefined;
+  readonly #train: Executable;
+  readonly #clear: Executable | undefined;
   readonly #norm: Executable;
   readonly #update: Executable;
   #evaluate: Executable | undefined;
@@ -103,11 +104,13 @@ export class TrainingEngine {
     this.#loss = flat(1);
     this.#bindings = this.#collectBindings();
     const model = this.#model;
-    const graph = accumulateGraph(model, tokens, false);
+    // With several micro-batches every one adds to gradients that were cleared: one program then holds the
+    // packed weights once.
+    const accumulates = options.accumulationSteps > 1;
+    const graph = accumulateGraph(model, tokens, accumulates);
     this.modelFlops = modelFlops(graph, { tokens, offsets: options.microBatchRows + 1 });
-    this.#first = backend.compile(graph, { recompute });
-    if (options.accumulationSteps > 1)
-      this.#next = backend.compile(accumulateGraph(model, tokens, true), { recompute });
+    this.#train = backend.compile(graph, { recompute });
+    if (accumulates) this.#clear = backend.compile(clearGraph(this.layout));
     this.#norm = backend.compile(normGraph(this.layout));
     this.#update = backend.compile(updateGraph(this.layout, optimizer));
   }
@@ -122,8 +125,7 @@ export class TrainingEngine {
 
   /** Memory plans of the programs, by name. */
   get memory(): Readonly<Record<string, Executable["memory"]>> {
-    const { memory } = this.#first;
-    return { first: memory, ...(this.#next === undefined ? {} : { accumulate: this.#next.memory }) };
+    return { train: this.#train.memory };
   }
 
   /** The values of every parameter, by name: views that change as training goes on. */
@@ -180,7 +182,7 @@ export class TrainingEngine {
 
   /** Must be called after weights were written from outside. */
   weightsChanged(): void {
-    for (const executable of [this.#first, this.#next, this.#evaluate]) executable?.invalidateParameters();
+    for (const executable of [this.#train, this.#evaluate]) executable?.invalidateParameters();
   }
 
   /** Continues from a checkpoint: the caller has filled the buffers. */
@@ -201,9 +203,9 @@ export class TrainingEngine {
     const weight = Float32Array.of(targets === 0 ? 0 : scale / targets);
     let loss = 0;
     let kernelSeconds = 0;
-    for (const [index, batch] of batches.entries()) {
-      const executable = index === 0 ? this.#first : this.#next!;
-      const statistics = await executable.run(this.#batchBindings(batch, weight), symbolsOf(batch));
+    if (this.#clear !== undefined) kernelSeconds += (await this.#clear.run(this.#bindings)).kernelSeconds;
+    for (const batch of batches) {
+      const statistics = await this.#train.run(this.#batchBindings(batch, weight), symbolsOf(batch));
       kernelSeconds += statistics.kernelSeconds;
       loss += this.#loss[0]!;
       if (!Number.isFinite(loss)) await this.#explain(batch, weight);
@@ -246,7 +248,7 @@ export class TrainingEngine {
 
   /** Frees native memory; the engine cannot be used afterwards. */
   dispose(): void {
-    for (const executable of [this.#first, this.#next, this.#norm, this.#update, this.#evaluate])
+    for (const executable of [this.#train, this.#clear, this.#norm, this.#update, this.#evaluate])
       executable?.dispose();
   }
 
@@ -302,7 +304,9 @@ export class TrainingEngine {
   async #explain(batch: TrainingBatch, weight: Float32Array): Promise<void> {
     if (this.lossScale !== undefined && !this.lossScale.exhausted) return;
     await this.requireFiniteWeights();
-    await this.#first.run(this.#batchBindings(batch, weight), symbolsOf(batch), { checkFinite: true });
+    // What an earlier batch left in the gradients would hide where it began.
+    if (this.#clear !== undefined) await this.#clear.run(this.#bindings);
+    await this.#train.run(this.#batchBindings(batch, weight), symbolsOf(batch), { checkFinite: true });
     throw new RunError("not_finite", "the gradient's norm is not finite, though each gradient is", {
       where: `update ${this.#updates + 1}`,
       hint: "lower the learning rate, or clip gradients",

@@ -52,12 +52,21 @@ export function accumulateGraph(model: TrainedModel, tokens: number, accumulate:
     const target = leaf(gradientName(name), "state", shape, "f32");
     return { name: gradientName(name), value: results[index]!, target, accumulate };
   });
-  return buildGraph(accumulate ? "accumulate" : "first", [{ name: "loss", value: loss.value }, ...outputs]);
+  return buildGraph("train", [{ name: "loss", value: loss.value }, ...outputs]);
 }
 
 /** The summed loss of a packed batch without gradients. */
 export function evaluationGraph(model: TrainedModel, tokens: number): Graph {
   return buildGraph("evaluate", [{ name: "loss", value: sumOfLosses(model, tokens).value }]);
+}
+
+/** Zeroes every gradient: leaves `gradients <group>`. */
+export function clearGraph(layout: ParameterLayout): Graph {
+  const outputs = layout.groups.map(({ name, length }): GraphOutput => {
+    const target = leaf(`gradients ${name}`, "state", [length], "f32");
+    return { name, target, value: apply("fill", [], { value: 0, shape: [length], dtype: "f32" }) };
+  });
+  return buildGraph("clear", outputs);
 }
 
 /** The sum of squares of each group's gradients: outputs named by group, from leaves `gradients <group>`. */

@@ -341,7 +341,7 @@ describe("models", () => {
     const { status, errors } = await place.run(["train", config]);
     expect(status).toBe(1);
     expect(errors).toMatch(
-      /^a result that is not finite \(NaN or infinity\) first appeared in \w+\n {2}where: {4}model\.layers\.\d\.\w+ \(output \d of \w+, step \d+ of program first\)\n {2}to do: {4}lower the learning rate, clip gradients, or check the data of this batch\n$/,
+      /^a result that is not finite \(NaN or infinity\) first appeared in \w+\n {2}where: {4}model\.layers\.\d\.\w+ \(output \d of \w+, step \d+ of program train\)\n {2}to do: {4}lower the learning rate, clip gradients, or check the data of this batch\n$/,
     );
     const steps = place.metrics("exploding").map(({ step }) => step);
     expect(place.list("exploding", "checkpoints").length).toBeGreaterThan(0);

@@ -4,7 +4,7 @@ import { loadTokenizer } from "../../data/index.ts";
 import type { Machine, PlannedExecutable, PlanningBackend } from "../../runtime/planning.ts";
 import { type BatchSizes, matchesAny, resolveBatch, type TrainConfig } from "../config/index.ts";
 import { layOutParameters, type ParameterLayout } from "../layout.ts";
-import { accumulateGraph, evaluationGraph, normGraph, updateGraph } from "../programs.ts";
+import { accumulateGraph, clearGraph, evaluationGraph, normGraph, updateGraph } from "../programs.ts";
 import {
   activationDType,
   buildModel,
@@ -82,8 +82,8 @@ export interface PlanParts {
 }
 
 interface Programs {
-  readonly first: PlannedExecutable;
-  readonly next: PlannedExecutable | undefined;
+  readonly train: PlannedExecutable;
+  readonly clear: PlannedExecutable | undefined;
   readonly norm: PlannedExecutable;
   readonly update: PlannedExecutable;
   readonly evaluate: PlannedExecutable | undefined;
@@ -115,16 +115,14 @@ export function planTraining(parts: PlanParts): TrainingPlan {
   );
   const dtype = activationDType(config);
   const trainedModel = { language: model.language, parameters: model.parameters, layout, dtype };
-  const first = accumulateGraph(trainedModel, microBatchTokens, false);
+  const accumulates = sizes.accumulationSteps > 1;
+  const graph = accumulateGraph(trainedModel, microBatchTokens, accumulates);
   const symbols = { tokens: microBatchTokens, offsets: sizes.microBatchSize + 1 };
   const recompute = recomputeSetting(config);
   const { backend } = parts;
   const programs: Programs = {
-    first: backend.compile(first, { recompute }),
-    next:
-      sizes.accumulationSteps > 1
-        ? backend.compile(accumulateGraph(trainedModel, microBatchTokens, true), { recompute })
-        : undefined,
+    train: backend.compile(graph, { recompute }),
+    clear: accumulates ? backend.compile(clearGraph(layout)) : undefined,
     norm: backend.compile(normGraph(layout)),
     update: backend.compile(updateGraph(layout, createOptimizer(config.optimizer))),
     evaluate:
@@ -139,7 +137,7 @@ export function planTraining(parts: PlanParts): TrainingPlan {
   const total = parameterCount(model.parameters);
   const frozen = [...layout.frozen].map((name) => [name, model.parameters.get(name)!] as const);
   const flops = {
-    model: modelFlops(first, symbols) * sizes.accumulationSteps,
+    model: modelFlops(graph, symbols) * sizes.accumulationSteps,
     hardware: sumOverStep(programs, sizes, (program, run) => program.cost(run).flops, symbols),
     sixND: 6 * total * tokensPerStep,
   };
@@ -163,24 +161,24 @@ export function planTraining(parts: PlanParts): TrainingPlan {
 
 /** Adds up what the programs of one optimizer step take. */
 function sumOverStep(
-  { first, next, norm, update }: Programs,
+  { train, clear, norm, update }: Programs,
   { accumulationSteps }: BatchSizes,
   of: (program: PlannedExecutable, symbols: SymbolValues) => number,
   symbols: SymbolValues,
 ): number {
-  const others = next === undefined ? 0 : (accumulationSteps - 1) * of(next, symbols);
-  return of(first, symbols) + others + of(norm, {}) + of(update, {});
+  const cleared = clear === undefined ? 0 : of(clear, {});
+  return accumulationSteps * of(train, symbols) + cleared + of(norm, {}) + of(update, {});
 }
 
 function memoryByKind(
-  { first, next, norm, update, evaluate }: Programs,
+  { train, clear, norm, update, evaluate }: Programs,
   layout: ParameterLayout,
   states: number,
   { accumulationSteps, microBatchSize }: BatchSizes,
   microBatchTokens: number,
   baseline: number,
 ): MemoryByKind {
-  const training = [first, norm, update, ...(next === undefined ? [] : [next])];
+  const training = [train, norm, update, ...(clear === undefined ? [] : [clear])];
   const all = [...training, ...(evaluate === undefined ? [] : [evaluate])];
   const sum = (kind: "prepared" | "constants"): number =>
     training.reduce((total, { memory }) => total + memory[kind], 0);
