@@ -1,6 +1,6 @@
 import { availableParallelism } from "node:os";
 import { bytesPerElement, type DType, dtypeCode, type TensorData, viewOf } from "../../base/dtype.ts";
-import { environmentVariables, readInteger, readVariable } from "../../base/environment.ts";
+import { debugLevel, environmentVariables, readInteger, readVariable } from "../../base/environment.ts";
 import { ConfigError, InternalError, RunError } from "../../base/errors.ts";
 import { maximumElements, type SymbolValues } from "../../base/shape.ts";
 import { type CompiledProgram, compileProgram } from "../../compiler/compile.ts";
@@ -112,6 +112,7 @@ class NativeExecutable implements Executable {
   readonly #program: Program;
   readonly #threads: number;
   readonly #trace: Trace | undefined;
+  readonly #timings = debugLevel() >= 1;
   #native: NativeProgram | undefined;
   #prepared = false;
 
@@ -172,6 +173,12 @@ class NativeExecutable implements Executable {
     // A run that stopped early may have left some of it undone.
     this.#prepared = report.failedStep < 0;
     this.#record(started, report.seconds, report.stepSeconds, prepare);
+    if (this.#timings) {
+      const [whole, kernels] = [report.seconds, report.kernelSeconds].map((seconds) =>
+        (seconds * 1e3).toFixed(3),
+      );
+      process.stderr.write(`program ${this.#program.name}: ${whole} ms, ${kernels} ms of it in kernels\n`);
+    }
     if (report.failedStep >= 0) throw this.#notFinite(report.failedStep, report.failedOutput);
     return { seconds: report.seconds, kernelSeconds: report.kernelSeconds };
   }
