@@ -25,7 +25,7 @@ interface Trained {
 }
 
 function arenaOf(engine: TrainingEngine): number {
-  return engine.memory.first!.arena;
+  return engine.memory.arena;
 }
 
 /** @throws where a setting does not train exactly as the first one does. */

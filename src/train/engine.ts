@@ -123,9 +123,9 @@ export class TrainingEngine {
   /** Model FLOPs of one micro-batch: forward and backward, recomputation not counted. */
   readonly modelFlops: number;
 
-  /** Memory plans of the programs, by name. */
-  get memory(): Readonly<Record<string, Executable["memory"]>> {
-    return { train: this.#train.memory };
+  /** What the training program needs beside the buffers. */
+  get memory(): Executable["memory"] {
+    return this.#train.memory;
   }
 
   /** The values of every parameter, by name: views that change as training goes on. */

@@ -254,12 +254,9 @@ function buildFittingEngine(
   };
   requireMemory([state]);
   const engine = buildEngine(config, batch, model, backend);
-  const plans = Object.values(engine.memory);
   const activations = {
     what: "activations and packed weights",
-    // One arena serves every program: they run one after another.
-    bytes:
-      Math.max(...plans.map(({ arena }) => arena)) + plans.reduce((sum, { prepared }) => sum + prepared, 0),
+    bytes: engine.memory.arena + engine.memory.prepared,
     hint: "lower train_micro_batch_size_per_gpu or data.sequence_length, or set activation_checkpointing.mode",
   };
   requireMemory([{ ...state, bytes: totalBytes(engine.buffers.values()) }, activations]);
