@@ -190,6 +190,20 @@ void check_softmax(Checker& check) {
   }
 }
 
+void check_swiglu(Checker& check) {
+  for (const DType dtype : kFloats) {
+    for (const int64_t width : {1, 3, 31, 2053}) {
+      const int64_t rows = 3;
+      const std::string label = label_of(dtype, {width});
+      const Operand gate = uniform(dtype, {rows, width}, -9, 9), up = uniform(dtype, {rows, width}),
+                    y = zeros(dtype, {rows, width});
+      const double bar = float32_bar(8);
+      check.compare("swiglu", label, {gate, up}, {y}, {}, bar);
+      check.compare("swiglu_gradient", label, {uniform(dtype, {rows, width}), gate, up}, {y, y}, {}, bar);
+    }
+  }
+}
+
 void check_rope(Checker& check) {
   for (const DType dtype : kFloats) {
     for (const int64_t half : {1, 7, 16}) {
@@ -321,6 +335,7 @@ int main() {
   slipstream::check_paged_attention(check);
   slipstream::check_norms(check);
   slipstream::check_softmax(check);
+  slipstream::check_swiglu(check);
   slipstream::check_rope(check);
   slipstream::check_map(check);
   slipstream::check_movement(check);
