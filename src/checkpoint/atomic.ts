@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { type FileHandle, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { asWriteError, systemCode } from "./file_errors.ts";
+import { systemErrorCode } from "../base/system_errors.ts";
+import { asWriteError } from "./file_errors.ts";
 import { createFile } from "./file_writer.ts";
 import { isRunning, ownIdentity } from "./process_identity.ts";
 
@@ -106,7 +107,7 @@ export async function syncFolder(folder: string): Promise<void> {
     await handle.sync();
   } catch (error) {
     // Some network file systems refuse to sync a folder.
-    const code = systemCode(error);
+    const code = systemErrorCode(error);
     if (code !== "EINVAL" && code !== "EPERM" && code !== "ENOTSUP") throw error;
   } finally {
     await handle.close();
@@ -130,7 +131,7 @@ async function renameIfPresent(from: string, to: string): Promise<boolean> {
     await rename(from, to);
     return true;
   } catch (error) {
-    if (systemCode(error) === "ENOENT") return false;
+    if (systemErrorCode(error) === "ENOENT") return false;
     throw error;
   }
 }

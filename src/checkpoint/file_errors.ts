@@ -1,18 +1,13 @@
 import { formatBytes } from "../base/bytes.ts";
 import { FileFormatError, RunError } from "../base/errors.ts";
-
-/** The operating system's code of an error (`ENOENT`, `ENOSPC`), or undefined where it has none. */
-export function systemCode(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !("code" in error) || !("syscall" in error)) return undefined;
-  return typeof error.code === "string" ? error.code : undefined;
-}
+import { systemErrorCode } from "../base/system_errors.ts";
 
 /**
  * What to throw for an error that came while `path` was read: a FileFormatError where the operating
  * system refused, otherwise the error itself.
  */
 export function asReadError(error: unknown, path: string): unknown {
-  const code = systemCode(error);
+  const code = systemErrorCode(error);
   if (code === undefined) return error;
   if (code === "ENOENT" || code === "ENOTDIR") {
     return new FileFormatError("missing_file", "a file does not exist", {
@@ -35,7 +30,7 @@ export function asReadError(error: unknown, path: string): unknown {
  * unfinished and has not touched what was there before.
  */
 export function asWriteError(error: unknown, path: string, neededBytes?: number): unknown {
-  const code = systemCode(error);
+  const code = systemErrorCode(error);
   if (code === undefined) return error;
   const intact = "what was unfinished has been removed and everything saved earlier is intact";
   const details = { where: path, received: (error as Error).message, cause: error };

@@ -2,7 +2,8 @@ import { access, readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { TensorData } from "../base/dtype.ts";
 import { FileFormatError } from "../base/errors.ts";
-import { asReadError, systemCode } from "./file_errors.ts";
+import { systemErrorCode } from "../base/system_errors.ts";
+import { asReadError } from "./file_errors.ts";
 import { isJsonObject, readJsonObject } from "./json.ts";
 import { whereOf } from "./safetensors_header.ts";
 import { openSafetensors, type TensorInfo, type TensorReader, throwMissing } from "./safetensors_reader.ts";
@@ -24,7 +25,7 @@ async function exists(path: string): Promise<boolean> {
   return await access(path).then(
     () => true,
     (error: unknown) => {
-      if (systemCode(error) === "ENOENT" || systemCode(error) === "ENOTDIR") return false;
+      if (systemErrorCode(error) === "ENOENT" || systemErrorCode(error) === "ENOTDIR") return false;
       throw asReadError(error, path);
     },
   );

@@ -3,7 +3,8 @@ import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeSy
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ConfigError } from "../base/errors.ts";
-import { asReadError, asWriteError, systemCode } from "./file_errors.ts";
+import { systemErrorCode } from "../base/system_errors.ts";
+import { asReadError, asWriteError } from "./file_errors.ts";
 import { isJsonObject } from "./json.ts";
 import { isRunning, ownIdentity, type ProcessIdentity } from "./process_identity.ts";
 
@@ -82,7 +83,7 @@ function createExclusively(path: string, content: string): boolean {
   try {
     descriptor = openSync(path, "wx");
   } catch (error) {
-    if (systemCode(error) === "EEXIST") return false;
+    if (systemErrorCode(error) === "EEXIST") return false;
     throw error;
   }
   try {
@@ -101,7 +102,7 @@ function readHolder(path: string): Holder | "absent" | "unwritten" {
   try {
     text = readFileSync(path, "utf8");
   } catch (error) {
-    if (systemCode(error) === "ENOENT") return "absent";
+    if (systemErrorCode(error) === "ENOENT") return "absent";
     throw asReadError(error, path);
   }
   try {

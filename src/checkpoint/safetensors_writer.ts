@@ -3,8 +3,9 @@ import { join, resolve } from "node:path";
 import { bytesPerElement, type DType, type TensorData, viewOf } from "../base/dtype.ts";
 import { InternalError, RunError, ShapeError } from "../base/errors.ts";
 import { elementCount, formatShape } from "../base/shape.ts";
+import { systemErrorCode } from "../base/system_errors.ts";
 import { discard, nameBeside, removeLeftovers, syncFolder } from "./atomic.ts";
-import { asWriteError, systemCode } from "./file_errors.ts";
+import { asWriteError } from "./file_errors.ts";
 import { bytesOf, createFile, type WrittenFile } from "./file_writer.ts";
 import { lengthBytes, storedByDType, whereOf } from "./safetensors_header.ts";
 
@@ -192,7 +193,8 @@ async function replaceWeights(folder: string, aside: ReadonlyMap<string, string>
     await syncFolder(folder);
   } catch (error) {
     for (const temporary of pending.values()) await discard(temporary);
-    if (pending.size === aside.size || systemCode(error) === undefined) throw asWriteError(error, folder);
+    if (pending.size === aside.size || systemErrorCode(error) === undefined)
+      throw asWriteError(error, folder);
     throw new RunError("write_failed", "the weights of a model were replaced only in part", {
       where: folder,
       received: (error as Error).message,

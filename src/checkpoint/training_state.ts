@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { bytesPerElement } from "../base/dtype.ts";
 import { FileFormatError, InternalError } from "../base/errors.ts";
 import { elementCount } from "../base/shape.ts";
+import { systemErrorCode } from "../base/system_errors.ts";
 import { removeAtomically, removeLeftovers, writeFolderAtomically } from "./atomic.ts";
 import {
   hasItsFiles,
@@ -11,7 +12,7 @@ import {
   verifyCheckpoint,
   writeManifest,
 } from "./checkpoint_manifest.ts";
-import { asReadError, asWriteError, systemCode } from "./file_errors.ts";
+import { asReadError, asWriteError } from "./file_errors.ts";
 import { createFile } from "./file_writer.ts";
 import { type JsonObject, readJsonObject, stringifyExactly } from "./json.ts";
 import { openSafetensors, type TensorReader } from "./safetensors_reader.ts";
@@ -152,8 +153,9 @@ async function recover(root: string, notes: string[]): Promise<void> {
   try {
     await removeLeftovers(root);
   } catch (error) {
-    if (systemCode(error) === undefined) throw error;
-    if (systemCode(error) !== "ENOENT") notes.push(`could not clear ${root}: ${(error as Error).message}`);
+    if (systemErrorCode(error) === undefined) throw error;
+    if (systemErrorCode(error) !== "ENOENT")
+      notes.push(`could not clear ${root}: ${(error as Error).message}`);
   }
 }
 
@@ -177,7 +179,7 @@ async function listCheckpoints(root: string): Promise<Checkpoint[]> {
   try {
     names = await readdir(root);
   } catch (error) {
-    if (systemCode(error) === "ENOENT") return [];
+    if (systemErrorCode(error) === "ENOENT") return [];
     throw asReadError(error, root);
   }
   return names

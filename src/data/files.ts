@@ -19,12 +19,6 @@ export async function writeFileAside(path: string, content: string | Uint8Array)
   }
 }
 
-/** The `code` of an error of the operating system, such as `ENOENT`, or undefined. */
-export function systemErrorCode(cause: unknown): string | undefined {
-  if (!(cause instanceof Error) || !("syscall" in cause) || !("code" in cause)) return undefined;
-  return String(cause.code);
-}
-
 /** The message of whatever was thrown. */
 export function messageOf(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);

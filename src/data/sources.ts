@@ -1,8 +1,9 @@
 import { glob, readdir, stat } from "node:fs/promises";
 import { extname, join, resolve } from "node:path";
 import { ConfigError, DataError } from "../base/errors.ts";
+import { systemErrorCode } from "../base/system_errors.ts";
 import type { DataDocument, DataSource, DocumentFields } from "./document.ts";
-import { systemErrorCode } from "./files.ts";
+
 import { readJsonLines } from "./jsonl.ts";
 import { openPackageText } from "./package_text.ts";
 import { readParquet } from "./parquet.ts";

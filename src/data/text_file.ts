@@ -1,7 +1,8 @@
 import { createReadStream } from "node:fs";
 import { DataError } from "../base/errors.ts";
+import { systemErrorCode } from "../base/system_errors.ts";
 import type { DataDocument } from "./document.ts";
-import { messageOf, systemErrorCode } from "./files.ts";
+import { messageOf } from "./files.ts";
 
 /** A longer text without separators is cut into documents of about this many characters. */
 const longestDocument = 4 * 2 ** 20;

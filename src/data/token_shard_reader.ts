@@ -2,7 +2,8 @@ import { type FileHandle, open, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { FileFormatError } from "../base/errors.ts";
-import { messageOf, systemErrorCode } from "./files.ts";
+import { systemErrorCode } from "../base/system_errors.ts";
+import { messageOf } from "./files.ts";
 import { littleEndian, type ShardIndex, shardName } from "./token_shards.ts";
 import { checkRange, memoryStore, storeIdentity, type TokenStore } from "./token_store.ts";
 

@@ -3,7 +3,8 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { DataError, FileFormatError } from "../base/errors.ts";
-import { messageOf, systemErrorCode, writeFileAside } from "./files.ts";
+import { systemErrorCode } from "../base/system_errors.ts";
+import { messageOf, writeFileAside } from "./files.ts";
 
 /** What `encode` may be asked. */
 export interface EncodeOptions {

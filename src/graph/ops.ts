@@ -89,7 +89,8 @@ export interface OpAttributes {
     readonly dtype: DType;
   };
   linear_cross_entropy: NoAttributes;
-  linear_cross_entropy_gradient: { readonly weightDType: DType };
+  /** The losses, and the gradients of hidden (in its dtype) and weight (always f32). */
+  linear_cross_entropy_gradient: NoAttributes;
 
   rms_norm: { readonly epsilon: number };
   rms_norm_gradient: NoAttributes;

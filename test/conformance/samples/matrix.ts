@@ -193,13 +193,13 @@ export const matrixSamples: { readonly [Op in MatrixOp]: OpSamples<Op> } = {
       {
         name: "some targets ignored",
         inputs: [normal([5], "f32"), ...lossInputs(dtype, 5, 4, 7), integers([5], [6, -1, 0, 3, -1])],
-        attributes: { weightDType: "f32" },
+        attributes: {},
         reduction: 7,
       },
       {
         name: "odd sizes",
         inputs: [normal([37], "f32"), ...lossInputs(dtype, 37, 45, 331), randomIntegers([37], -1, 331)],
-        attributes: { weightDType: "f32" },
+        attributes: {},
         reduction: 331,
       },
     ],

@@ -45,9 +45,7 @@ export const matrixGradients: {
   linear_cross_entropy: (node, [g]) => {
     if (g === undefined) return [];
     const [hidden, weight, targets] = node.inputs as [Value, Value, Value];
-    const { node: gradient } = apply("linear_cross_entropy_gradient", [g, hidden, weight, targets], {
-      weightDType: "f32",
-    });
+    const { node: gradient } = apply("linear_cross_entropy_gradient", [g, hidden, weight, targets], {});
     const dWeight = cast({ node: gradient, index: 2 }, gradientDType(weight));
     return [{ node: gradient, index: 1 }, dWeight, undefined];
   },

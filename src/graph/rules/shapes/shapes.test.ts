@@ -84,7 +84,7 @@ const cases = [
   }),
   operation({
     op: "linear_cross_entropy_gradient",
-    attributes: { weightDType: "f32" },
+    attributes: {},
     fits: [f32(tokens), bf16(tokens, 8), bf16(50, 8), i32(tokens)],
     wrong: [
       [0, i32(tokens), "the gradient of the losses must be of a float dtype, got i32"],
