@@ -110,6 +110,8 @@ export interface OpAttributes {
   attention: AttentionAttributes;
   attention_gradient: AttentionAttributes;
   cache_write: NoAttributes;
+  /** Whole blocks of a cache over others, one copy after the other. */
+  cache_copy: { readonly blockSize: number };
   paged_attention: { readonly scale: number; readonly window: number; readonly blockSize: number };
 
   adamw: NoAttributes;
@@ -121,6 +123,12 @@ export interface OpAttributes {
 }
 
 export type OpName = keyof OpAttributes;
+
+/** The ops over queries, keys and values, and over the cache of the latter. */
+export type AttentionOp = Extract<
+  OpName,
+  "attention" | "attention_gradient" | "cache_write" | "cache_copy" | "paged_attention"
+>;
 
 /** The names, for loops over all ops; the type holds it to `OpAttributes`. */
 const everyOp: Record<OpName, true> = {
@@ -163,6 +171,7 @@ const everyOp: Record<OpName, true> = {
   attention: true,
   attention_gradient: true,
   cache_write: true,
+  cache_copy: true,
   paged_attention: true,
   adamw: true,
   adam: true,
@@ -181,6 +190,7 @@ export const opNames = Object.keys(everyOp) as OpName[];
  */
 export const inPlaceOutputs: Partial<Record<OpName, readonly (readonly [number, number])[]>> = {
   cache_write: [[0, 0]],
+  cache_copy: [[0, 0]],
   adamw: [
     [0, 0],
     [1, 2],

@@ -241,6 +241,17 @@ const cases = [
     ],
   }),
   operation({
+    op: "cache_copy",
+    attributes: { blockSize: 16 },
+    fits: [bf16(128, 2, 8), i32(tokens), i32(tokens)],
+    wrong: [
+      [0, bf16(), "cache must have rows"],
+      [1, f32(tokens), "sources must be i32, got f32"],
+      [1, i32(tokens, 1), "sources must have 1 dimensions, got [tokens<=64, 1]"],
+      [2, i32(64), "the numbers of sources and destinations differ: [tokens<=64] and [64]"],
+    ],
+  }),
+  operation({
     op: "paged_attention",
     attributes: { scale: 1, window: 0, blockSize: 16 },
     fits: [q, f32(128, 2, 8), f32(128, 2, 8), i32(4), i32(3), i32(3, 8)],
