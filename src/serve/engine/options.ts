@@ -91,7 +91,11 @@ export function resolveSettings(settings: EngineSettings, model: Model): EngineL
   }
   const cacheDtype = settings.cacheDtype ?? cacheDtypeOf(model.parts.dtype);
   const blockBytes = 2 * layers * groups * headSize * bytesPerElement(cacheDtype) * blockSize;
-  const wantedContext = count("maximumContext", settings.maximumContext ?? maximumPositions, maximumPositions);
+  const wantedContext = count(
+    "maximumContext",
+    settings.maximumContext ?? maximumPositions,
+    maximumPositions,
+  );
   const fullBlocks = Math.ceil(wantedContext / blockSize);
   const sequences = Math.min(maximumSequences, tokenBudget);
   const affordable = Math.floor((settings.cacheBytes ?? defaultCacheBytes) / blockBytes);

@@ -1,14 +1,12 @@
 import type { TensorData } from "../../base/dtype.ts";
-import { InternalError } from "../../base/errors.ts";
 import { symbolic } from "../../base/shape.ts";
 import { leaf } from "../../graph/build.ts";
 import { buildGraph } from "../../graph/graph.ts";
 import { type Model, projectLogits } from "../../models/index.ts";
-import type { AttentionContext } from "../../nn/attention.ts";
 import type { Executable, RunStatistics } from "../../runtime/backend.ts";
-import { cacheWrite, pagedAttention } from "../../tensor/functions.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import type { StepPlan } from "../core/types.ts";
+import type { PagedCache } from "./cache.ts";
 import type { EngineLimits } from "./options.ts";
 
 /**
@@ -21,7 +19,7 @@ import type { EngineLimits } from "./options.ts";
  *   block_tables               i32 [sequences, width]   its blocks
  *   rows                       i32 [samples]            the tokens after which one is to be sampled
  *
- * Each layer's keys and values are states [slots, groups, head size] that the program writes and reads in place.
+ * Keys and values are the states of a `PagedCache`.
  */
 export class StepProgram {
   readonly #executable: Executable;
@@ -38,16 +36,16 @@ export class StepProgram {
   readonly #logits: Float32Array;
   #symbols = { tokens: 0, sequences: 0, offsets: 1, samples: 0 };
 
-  constructor(model: Model, limits: EngineLimits) {
+  constructor(model: Model, cache: PagedCache, limits: EngineLimits) {
     const { backend, dtype, language, weights } = model.parts;
-    const { layers, groups, headSize, vocabularySize } = model.facts;
-    const { tokenBudget, maximumSequences, maximumContext, blockSize, blocks, cacheDtype } = limits;
+    const { vocabularySize } = model.facts;
+    const { tokenBudget, maximumSequences, maximumContext, blockSize } = limits;
     this.#limits = limits;
     this.#width = Math.ceil(maximumContext / blockSize);
     const tokens = symbolic("tokens", tokenBudget);
     const sequences = symbolic("sequences", maximumSequences);
     const samples = symbolic("samples", maximumSequences);
-    Object.assign(this.#bindings, Object.fromEntries(weights));
+    Object.assign(this.#bindings, Object.fromEntries(weights), cache.bindings);
     const input = (name: string, shape: readonly (number | typeof tokens)[]): Tensor => {
       const elements = shape.reduce<number>(
         (product, size) => product * (typeof size === "number" ? size : size.bound),
@@ -63,23 +61,12 @@ export class StepProgram {
       blockTables: input("block_tables", [sequences, this.#width]),
       blockSize,
     };
-    const cache = (name: string): Tensor => {
-      this.#bindings[name] = backend.allocate(cacheDtype, blocks * blockSize * groups * headSize);
-      return new Tensor(leaf(name, "state", [blocks * blockSize, groups, headSize], cacheDtype));
-    };
-    const context: AttentionContext = {
-      attend: (layer, q, k, v, options) => {
-        const keys = cacheWrite(cache(`cache.${layer}.keys`), k, slots);
-        const values = cacheWrite(cache(`cache.${layer}.values`), v, slots);
-        return pagedAttention(q, keys, values, batch, options);
-      },
-    };
+    const context = cache.context(slots, batch);
     const hidden = language.hidden(input("tokens", [tokens]), input("positions", [tokens]), context, dtype);
     const due = hidden.gather(input("rows", [samples]));
     const logits = projectLogits(due, language.outputWeight);
     this.#bindings.logits = backend.allocate("f32", maximumSequences * vocabularySize);
     this.#executable = backend.compile(buildGraph("serve", [{ name: "logits", value: logits.value }]));
-    if (layers < 1) throw new InternalError("a model without layers");
     this.#tokens = this.#bindings.tokens as Int32Array;
     this.#positions = this.#bindings.positions as Int32Array;
     this.#slots = this.#bindings.slots as Int32Array;

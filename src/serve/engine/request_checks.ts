@@ -52,7 +52,11 @@ export function checkRequest(
   const room = maximumContext - prompt.length;
   const maxTokens = integer("maxTokens", request.maxTokens ?? room, 1, Number.MAX_SAFE_INTEGER);
   if (maxTokens > room) {
-    throw contextExceeded(maximumContext, prompt.length, `${prompt.length} of the prompt and ${maxTokens} of the answer`);
+    throw contextExceeded(
+      maximumContext,
+      prompt.length,
+      `${prompt.length} of the prompt and ${maxTokens} of the answer`,
+    );
   }
   const ids = (name: string, values: Iterable<number>): void => {
     for (const id of values) integer(name, id, 0, vocabularySize - 1);
@@ -128,7 +132,11 @@ export function contextExceeded(limit: number, tokens: number, received: string)
 }
 
 function invalid(parameter: string, expected: string, received: string): RequestError {
-  return new RequestError("invalid_request", `${parameter} cannot be used`, { parameter, expected, received });
+  return new RequestError("invalid_request", `${parameter} cannot be used`, {
+    parameter,
+    expected,
+    received,
+  });
 }
 
 function number(name: string, value: number, low: number, high: number): number {

@@ -68,7 +68,9 @@ function bytesOf(written: string, alphabet: Alphabet): number[] {
   if (alphabet === "plain") return [...encoder.encode(written)];
   if (alphabet === "sentencepiece") {
     const byte = byteToken.exec(written);
-    return byte === null ? [...encoder.encode(written.replaceAll("▁", " "))] : [Number.parseInt(byte[1]!, 16)];
+    return byte === null
+      ? [...encoder.encode(written.replaceAll("▁", " "))]
+      : [Number.parseInt(byte[1]!, 16)];
   }
   return [...written].flatMap((character) => byteOfCharacter(character) ?? [...encoder.encode(character)]);
 }
