@@ -18,6 +18,36 @@ export const distributions = ["uniform", "normal"] as const;
 export type Distribution = (typeof distributions)[number];
 
 /**
+ * Columns of the parameters of `sample`; positions are the native ones. Neutral values: temperature 1, `top_k` 0,
+ * `top_p` 1, `min_p` 0, repetition penalty 1, the other penalties 0, logprobs -1. A temperature of 0 (below 1e-5)
+ * takes the likeliest token; `logprobs` n >= 0 asks for the log-probability of the chosen token and of the n
+ * likeliest, at most `maximumLogprobs`.
+ */
+export const samplingParameters = [
+  "temperature",
+  "top_k",
+  "top_p",
+  "min_p",
+  "repetition_penalty",
+  "presence_penalty",
+  "frequency_penalty",
+  "logprobs",
+] as const;
+export type SamplingParameter = (typeof samplingParameters)[number];
+
+/** Columns of the seeds of `sample`; positions are the native ones. */
+export const samplingSeeds = ["seed_low", "seed_high", "position", "answer"] as const;
+
+/** Of how many of the likeliest tokens `sample` gives log-probabilities at the most. */
+export const maximumLogprobs = 20;
+
+/** Temperatures below this are 0: `sample` takes the likeliest token. */
+export const lowestTemperature = 1e-5;
+
+/** What `sample` gives instead of a token: logits that are NaN or infinite, or no token that is allowed. */
+export const samplingFailures = { notFinite: -1, nothingAllowed: -2 } as const;
+
+/**
  * What a leaf holds: an `input` changes every run; a `parameter` changes only when the caller says so
  * (work that depends on parameters alone is done once); `state` is memory that programs update.
  */
@@ -111,6 +141,8 @@ export interface OpAttributes {
   attention_gradient: AttentionAttributes;
   cache_write: NoAttributes;
   paged_attention: { readonly scale: number; readonly window: number; readonly blockSize: number };
+  /** The next token of each row of logits, and the likeliest ones. */
+  sample: NoAttributes;
 
   adamw: NoAttributes;
   adam: NoAttributes;
@@ -164,6 +196,7 @@ const everyOp: Record<OpName, true> = {
   attention_gradient: true,
   cache_write: true,
   paged_attention: true,
+  sample: true,
   adamw: true,
   adam: true,
   sgd: true,

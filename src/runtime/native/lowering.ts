@@ -117,6 +117,7 @@ const lowerings: { readonly [Op in OpName]: Lowering<Op> } = {
   cache_write: () => plain("cache_write"),
   paged_attention: ({ attributes }) =>
     plain("paged_attention", [attributes.scale, attributes.window, attributes.blockSize]),
+  sample: () => plain("sample"),
   adamw: () => plain("adamw"),
   adam: () => plain("adam"),
   sgd: () => plain("sgd"),
