@@ -118,6 +118,7 @@ const lowerings: { readonly [Op in OpName]: Lowering<Op> } = {
   cache_copy: ({ attributes }) => plain("cache_copy", [attributes.blockSize]),
   paged_attention: ({ attributes }) =>
     plain("paged_attention", [attributes.scale, attributes.window, attributes.blockSize]),
+  sample: () => plain("sample"),
   adamw: () => plain("adamw"),
   adam: () => plain("adam"),
   sgd: () => plain("sgd"),
