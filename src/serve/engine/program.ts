@@ -1,13 +1,23 @@
 import type { TensorData } from "../../base/dtype.ts";
-import { symbolic } from "../../base/shape.ts";
+import { type SymbolValues, symbolic } from "../../base/shape.ts";
 import { leaf } from "../../graph/build.ts";
 import { buildGraph } from "../../graph/graph.ts";
 import { type Model, projectLogits } from "../../models/index.ts";
 import type { Executable, RunStatistics } from "../../runtime/backend.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import type { StepPlan } from "../core/types.ts";
+import type { TokenConstraint } from "../structured/types.ts";
 import type { PagedCache } from "./cache.ts";
 import type { EngineLimits } from "./options.ts";
+import { maximumBiases } from "./request_checks.ts";
+import { SamplingRows } from "./sampling_rows.ts";
+import type { SamplingState } from "./sampling_state.ts";
+
+/** How one row is sampled. */
+export interface SampledRow {
+  readonly sampling: SamplingState;
+  readonly constraint: TokenConstraint | undefined;
+}
 
 /**
  * The one program that runs every step, whatever the batch is made of. Its operands, all allocated once at
@@ -18,6 +28,7 @@ import type { EngineLimits } from "./options.ts";
  *   context_lengths            i32 [sequences]          tokens of each sequence in the cache after the step
  *   block_tables               i32 [sequences, width]   its blocks
  *   rows                       i32 [samples]            the tokens after which one is to be sampled
+ *   and those of `SamplingRows`
  *
  * Keys and values are the states of a `PagedCache`.
  */
@@ -33,8 +44,8 @@ export class StepProgram {
   readonly #lengths: Int32Array;
   readonly #tables: Int32Array;
   readonly #rows: Int32Array;
-  readonly #logits: Float32Array;
-  #symbols = { tokens: 0, sequences: 0, offsets: 1, samples: 0 };
+  readonly #sampling: SamplingRows;
+  #symbols: SymbolValues = {};
 
   constructor(model: Model, cache: PagedCache, limits: EngineLimits) {
     const { backend, dtype, language, weights } = model.parts;
@@ -65,8 +76,18 @@ export class StepProgram {
     const hidden = language.hidden(input("tokens", [tokens]), input("positions", [tokens]), context, dtype);
     const due = hidden.gather(input("rows", [samples]));
     const logits = projectLogits(due, language.outputWeight);
-    this.#bindings.logits = backend.allocate("f32", maximumSequences * vocabularySize);
-    this.#executable = backend.compile(buildGraph("serve", [{ name: "logits", value: logits.value }]));
+    this.#sampling = new SamplingRows(
+      backend,
+      {
+        rows: maximumSequences,
+        vocabularySize,
+        history: Math.min(maximumContext, vocabularySize),
+        biases: maximumBiases,
+      },
+      samples,
+    );
+    Object.assign(this.#bindings, this.#sampling.bindings);
+    this.#executable = backend.compile(buildGraph("serve", this.#sampling.outputs(logits)));
     this.#tokens = this.#bindings.tokens as Int32Array;
     this.#positions = this.#bindings.positions as Int32Array;
     this.#slots = this.#bindings.slots as Int32Array;
@@ -74,14 +95,18 @@ export class StepProgram {
     this.#lengths = this.#bindings.context_lengths as Int32Array;
     this.#tables = this.#bindings.block_tables as Int32Array;
     this.#rows = this.#bindings.rows as Int32Array;
-    this.#logits = this.#bindings.logits as Float32Array;
   }
 
-  /** Writes a plan into the operands. Gives the sequences that get a token, in the order of their rows. */
-  fill({ chunks }: StepPlan): number[] {
+  /**
+   * Writes a plan into the operands.
+   * @param rowOf how a sequence that gets a token is sampled
+   * @returns the sequences that get a token, in the order of their rows
+   */
+  fill({ chunks }: StepPlan, rowOf: (sequence: number) => SampledRow): number[] {
     const { blockSize } = this.#limits;
     const sampled: number[] = [];
     let token = 0;
+    this.#sampling.clear();
     for (const [index, { start, tokens, blockTable, samples }] of chunks.entries()) {
       this.#offsets[index] = token;
       this.#lengths[index] = start + tokens.length;
@@ -96,6 +121,8 @@ export class StepProgram {
       for (const sequence of samples) {
         this.#rows[sampled.length] = token - 1;
         sampled.push(sequence);
+        const { sampling, constraint } = rowOf(sequence);
+        this.#sampling.add(sampling, constraint);
       }
     }
     this.#offsets[chunks.length] = token;
@@ -103,9 +130,19 @@ export class StepProgram {
       tokens: token,
       sequences: chunks.length,
       offsets: chunks.length + 1,
-      samples: sampled.length,
+      ...this.#sampling.symbols,
     };
     return sampled;
+  }
+
+  /** Runs one token that is written nowhere: what is prepared once from the weights is there afterwards. */
+  async warmUp(): Promise<void> {
+    this.#sampling.clear();
+    this.#tokens[0] = this.#positions[0] = this.#offsets[0] = this.#tables[0] = 0;
+    this.#slots[0] = -1;
+    this.#offsets[1] = this.#lengths[0] = 1;
+    this.#symbols = { tokens: 1, sequences: 1, offsets: 2, ...this.#sampling.symbols };
+    await this.run();
   }
 
   /** Runs what `fill` wrote, off the event loop. */
@@ -113,10 +150,9 @@ export class StepProgram {
     return this.#executable.run(this.#bindings, this.#symbols);
   }
 
-  /** Logits of a row of the last run: f32 [vocabulary]; valid until the next. */
-  logits(row: number): Float32Array {
-    const size = this.#logits.length / this.#limits.maximumSequences;
-    return this.#logits.subarray(row * size, (row + 1) * size);
+  /** What the last run sampled, by row; valid until the next. */
+  get sampled(): Pick<SamplingRows, "token" | "logprobs"> {
+    return this.#sampling;
   }
 
   /** Bytes that the program and its cache hold. */

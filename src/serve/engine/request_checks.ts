@@ -1,3 +1,4 @@
+import { maximumLogprobs } from "../../graph/ops.ts";
 import { RequestError } from "./errors.ts";
 import type { GenerateRequest } from "./types.ts";
 
@@ -32,9 +33,11 @@ export interface RequestLimits {
   readonly maximumSequences: number;
 }
 
-/** How many of the most likely tokens' log-probabilities can be asked for. */
-export const maximumLogprobs = 20;
+/** How many tokens a request can bias or ban, its own stop tokens and the model's end tokens included. */
+export const maximumBiases = 2048;
 
+const maximumLogitBiases = 1024;
+const maximumStopTokens = 512;
 const maximumStops = 64;
 const maximumStopLength = 1024;
 
@@ -62,9 +65,15 @@ export function checkRequest(
     for (const id of values) integer(name, id, 0, vocabularySize - 1);
   };
   const logitBias = request.logitBias ?? new Map<number, number>();
+  if (logitBias.size > maximumLogitBiases) {
+    throw invalid("logitBias", `at most ${maximumLogitBiases} tokens`, `${logitBias.size}`);
+  }
   ids("logitBias", logitBias.keys());
   for (const bias of logitBias.values()) number("logitBias", bias, -1e9, 1e9);
   const stopTokens = request.stopTokens ?? [];
+  if (stopTokens.length > maximumStopTokens) {
+    throw invalid("stopTokens", `at most ${maximumStopTokens} tokens`, `${stopTokens.length}`);
+  }
   ids("stopTokens", stopTokens);
   checkStops(request.stop ?? []);
   const repetitionPenalty = number("repetitionPenalty", request.repetitionPenalty ?? 1, 0, 1e9);

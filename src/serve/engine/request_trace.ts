@@ -15,6 +15,7 @@ export interface RequestTimes {
 export class RequestTrace {
   readonly #trace: Trace;
   readonly #steps: number;
+  readonly #deliveries: number;
   /** The time, in the trace's seconds, when each lane is free. */
   readonly #lanes: { readonly lane: number; free: number }[] = [];
   /** Of `performance.now` in seconds, at the start of the trace. */
@@ -24,11 +25,17 @@ export class RequestTrace {
     this.#trace = trace;
     this.#origin = performance.now() / 1000 - trace.now();
     this.#steps = trace.addLane("serving steps");
+    this.#deliveries = trace.addLane("serving deliveries");
   }
 
   /** Records one part of a step; seconds of `performance.now`. */
   step(name: string, start: number, end: number, details: Readonly<Record<string, number>> = {}): void {
     this.#trace.span(this.#steps, name, "step", start - this.#origin, end - this.#origin, details);
+  }
+
+  /** Records when the last step's pieces were made and handed over: while the next step runs. */
+  delivery(start: number, end: number): void {
+    this.#trace.span(this.#deliveries, "deliver", "step", start - this.#origin, end - this.#origin);
   }
 
   /** Records a request that ended. */

@@ -6,7 +6,7 @@ import type { Backend } from "../../runtime/backend.ts";
 import { type SamplingBatch, sample } from "../../tensor/sampling.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import type { TokenConstraint } from "../structured/types.ts";
-import type { SamplingState } from "./sampling_state.ts";
+import type { RowLogprobs, SamplingState } from "./sampling_state.ts";
 
 /** What the op `sample` needs at its bounds. */
 export interface SamplingLimits {
@@ -143,12 +143,6 @@ export class SamplingRows {
   #float(name: string): Float32Array {
     return this.bindings[name] as Float32Array;
   }
-}
-
-/** Log-probabilities of one sampled token: its own, and `[token, logprob]` of the likeliest. */
-export interface RowLogprobs {
-  readonly chosen: number;
-  readonly top: readonly (readonly [number, number])[];
 }
 
 const positionColumn = samplingSeeds.indexOf("position");

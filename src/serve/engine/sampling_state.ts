@@ -1,5 +1,11 @@
 import type { CheckedRequest } from "./request_checks.ts";
 
+/** Log-probabilities of one sampled token: its own, and `[token, logprob]` of the likeliest. */
+export interface RowLogprobs {
+  readonly chosen: number;
+  readonly top: readonly (readonly [number, number])[];
+}
+
 /** A list of biases: each id once. */
 interface Biases {
   readonly ids: Int32Array;
