@@ -81,8 +81,11 @@ export function uniformOf(seeds: ArrayLike<number>): number {
   return doubleFromBits(words[0]!, words[1]!);
 }
 
-/** A row's logits after its mask, its biases and its penalties, in this order. */
-function adjust(
+/**
+ * A row's logits after its mask, its biases `[id, value]` and the penalties on its history `[id, count]`, in this
+ * order.
+ */
+export function adjustLogits(
   raw: Float64Array,
   settings: SamplingSettings,
   mask: Float64Array | undefined,
@@ -128,7 +131,7 @@ export const samplingReferences: { readonly sample: ReferenceRule<"sample"> } = 
       const maskRow = maskRows.values[row]!;
       if (maskRow !== -1) checkIndex("sample", "mask_rows", maskRow, row, masks.shape[0]!);
       const mask = maskRow === -1 ? undefined : masks.values.subarray(maskRow * words, (maskRow + 1) * words);
-      const adjusted = adjust(
+      const adjusted = adjustLogits(
         raw,
         settings,
         mask,
