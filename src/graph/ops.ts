@@ -18,6 +18,36 @@ export const distributions = ["uniform", "normal"] as const;
 export type Distribution = (typeof distributions)[number];
 
 /**
+ * Columns of the parameters of `sample`; positions are the native ones. Neutral values: temperature 1, `top_k` 0,
+ * `top_p` 1, `min_p` 0, repetition penalty 1, the other penalties 0, logprobs -1. A temperature of 0 (below 1e-5)
+ * takes the likeliest token; `logprobs` n >= 0 asks for the log-probability of the chosen token and of the n
+ * likeliest, at most `maximumLogprobs`.
+ */
+export const samplingParameters = [
+  "temperature",
+  "top_k",
+  "top_p",
+  "min_p",
+  "repetition_penalty",
+  "presence_penalty",
+  "frequency_penalty",
+  "logprobs",
+] as const;
+export type SamplingParameter = (typeof samplingParameters)[number];
+
+/** Columns of the seeds of `sample`; positions are the native ones. */
+export const samplingSeeds = ["seed_low", "seed_high", "position", "answer"] as const;
+
+/** Of how many of the likeliest tokens `sample` gives log-probabilities at the most. */
+export const maximumLogprobs = 20;
+
+/** Temperatures below this are 0: `sample` takes the likeliest token. */
+export const lowestTemperature = 1e-5;
+
+/** What `sample` gives instead of a token: logits that are NaN or infinite, or no token that is allowed. */
+export const samplingFailures = { notFinite: -1, nothingAllowed: -2 } as const;
+
+/**
  * What a leaf holds: an `input` changes every run; a `parameter` changes only when the caller says so
  * (work that depends on parameters alone is done once); `state` is memory that programs update.
  */
@@ -110,7 +140,11 @@ export interface OpAttributes {
   attention: AttentionAttributes;
   attention_gradient: AttentionAttributes;
   cache_write: NoAttributes;
+  /** Whole blocks of a cache over others, one copy after the other. */
+  cache_copy: { readonly blockSize: number };
   paged_attention: { readonly scale: number; readonly window: number; readonly blockSize: number };
+  /** The next token of each row of logits, and the likeliest ones. */
+  sample: NoAttributes;
 
   adamw: NoAttributes;
   adam: NoAttributes;
@@ -121,6 +155,12 @@ export interface OpAttributes {
 }
 
 export type OpName = keyof OpAttributes;
+
+/** The ops over queries, keys and values, and over the cache of the latter. */
+export type AttentionOp = Extract<
+  OpName,
+  "attention" | "attention_gradient" | "cache_write" | "cache_copy" | "paged_attention"
+>;
 
 /** The names, for loops over all ops; the type holds it to `OpAttributes`. */
 const everyOp: Record<OpName, true> = {
@@ -163,7 +203,9 @@ const everyOp: Record<OpName, true> = {
   attention: true,
   attention_gradient: true,
   cache_write: true,
+  cache_copy: true,
   paged_attention: true,
+  sample: true,
   adamw: true,
   adam: true,
   sgd: true,
@@ -181,6 +223,7 @@ export const opNames = Object.keys(everyOp) as OpName[];
  */
 export const inPlaceOutputs: Partial<Record<OpName, readonly (readonly [number, number])[]>> = {
   cache_write: [[0, 0]],
+  cache_copy: [[0, 0]],
   adamw: [
     [0, 0],
     [1, 2],

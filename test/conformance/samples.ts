@@ -6,6 +6,7 @@ import { movementSamples } from "./samples/movement.ts";
 import { optimizerSamples } from "./samples/optimizer.ts";
 import { rowSamples } from "./samples/rows.ts";
 import type { OpSamples } from "./samples/sample.ts";
+import { samplingSamples } from "./samples/sampling.ts";
 
 /** Sample operands of every op, on shapes that divide no tile; an op without samples does not compile. */
 export const samples: { readonly [Op in OpName]: OpSamples<Op> } = {
@@ -14,5 +15,6 @@ export const samples: { readonly [Op in OpName]: OpSamples<Op> } = {
   ...matrixSamples,
   ...rowSamples,
   ...attentionSamples,
+  ...samplingSamples,
   ...optimizerSamples,
 };

@@ -6,6 +6,7 @@ import { attentionCosts } from "./costs/attention.ts";
 import { matrixCosts } from "./costs/matrix.ts";
 import { movementCosts } from "./costs/movement.ts";
 import { rowCosts } from "./costs/rows.ts";
+import { samplingCosts } from "./costs/sampling.ts";
 
 /** Shape and dtype of a value in one run. */
 export interface ConcreteType {
@@ -34,6 +35,7 @@ export const costRules: { readonly [Op in OpName]: CostRule<Op> } = {
   ...matrixCosts,
   ...rowCosts,
   ...attentionCosts,
+  ...samplingCosts,
 };
 
 /** Bytes of a value in one run. */

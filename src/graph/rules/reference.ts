@@ -8,6 +8,7 @@ import { matrixReferences } from "./references/matrix.ts";
 import { movementReferences } from "./references/movement.ts";
 import { optimizerReferences } from "./references/optimizer.ts";
 import { rowReferences } from "./references/rows.ts";
+import { samplingReferences } from "./references/sampling.ts";
 import { sourceReferences } from "./references/sources.ts";
 
 /** A tensor of the reference semantics: float64 values, row-major, whatever the dtype they are stored in. */
@@ -36,6 +37,7 @@ export const referenceRules: { readonly [Op in OpName]: ReferenceRule<Op> } = {
   ...matrixReferences,
   ...rowReferences,
   ...attentionReferences,
+  ...samplingReferences,
   ...optimizerReferences,
 };
 

@@ -8,6 +8,7 @@ import { matrixShapes } from "./shapes/matrix.ts";
 import { movementShapes } from "./shapes/movement.ts";
 import { optimizerShapes } from "./shapes/optimizer.ts";
 import { rowShapes } from "./shapes/rows.ts";
+import { samplingShapes } from "./shapes/sampling.ts";
 import { sourceShapes } from "./shapes/sources.ts";
 
 /** Raises a ShapeError for the op at hand: `fail("the inner sizes differ", "…")`. */
@@ -31,6 +32,7 @@ const shapeRules: { readonly [Op in OpName]: ShapeRule<Op> } = {
   ...matrixShapes,
   ...rowShapes,
   ...attentionShapes,
+  ...samplingShapes,
   ...optimizerShapes,
 };
 

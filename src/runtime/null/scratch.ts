@@ -14,6 +14,8 @@ const logitsBytes = 32 * 2 ** 20;
 const lossTokens = { forward: 2048, gradient: 512 };
 /** Attention converts keys and values, and sums their gradients, for one head of a sequence at a time. */
 const attentionBytesPerElement = 16;
+/** Sampling keeps six lists of words as long as the vocabulary (native/kernels/sampling/sampling.h). */
+const samplingBytesPerToken = 24;
 
 interface Scratch {
   /** Bytes of every thread. */
@@ -43,6 +45,10 @@ function scratchOf(node: AnyNode): Scratch {
     case "attention_gradient": {
       const [tokens, , size] = boundShape(shapeOf(node.inputs[node.op === "attention" ? 0 : 1]!)) as number[];
       return { each: attentionBytesPerElement * Math.min(tokens!, 4096) * size!, shared: 0 };
+    }
+    case "sample": {
+      const [, vocabulary] = boundShape(shapeOf(node.inputs[0]!)) as [number, number];
+      return { each: samplingBytesPerToken * vocabulary, shared: 0 };
     }
     default:
       return { each: 0, shared: 0 };
