@@ -1,4 +1,5 @@
 import type { DType, TensorData } from "../base/dtype.ts";
+import type { BlockType, QuantizedFormat, QuantizedParameter } from "../base/quantized_format.ts";
 import type { Shape } from "../base/shape.ts";
 import type { ElementwiseOperation, Expression } from "./expression.ts";
 
@@ -58,6 +59,12 @@ export interface AttentionAttributes {
   readonly scale: number;
   readonly causal: boolean;
   readonly window: number;
+}
+
+/** One of the weights of a `matmul_quantized`: its format and its output columns. */
+export interface QuantizedColumns {
+  readonly format: QuantizedFormat;
+  readonly columns: number;
 }
 
 /**
@@ -121,6 +128,32 @@ export interface OpAttributes {
   linear_cross_entropy: NoAttributes;
   /** The losses, and the gradients of hidden (in its dtype) and weight (always f32). */
   linear_cross_entropy_gradient: NoAttributes;
+
+  /**
+   * x [.., K] as bytes in groups with a symmetric scale each (group 0: one a row): values i8 [.., K padded to whole
+   * groups], scales f32 and sums of the bytes i32 [.., groups].
+   */
+  quantize_rows: { readonly group: number };
+  /**
+   * Products of quantized rows with packed quantized weights, one or several that share the rows: inputs values,
+   * scales, sums, weights.., biases.. (one a weight), residual? (of a single weight); one output a weight.
+   */
+  matmul_quantized: {
+    readonly weights: readonly QuantizedColumns[];
+    readonly inner: number;
+    readonly activation: Activation;
+    readonly bias: boolean;
+    readonly residual: boolean;
+    readonly dtype: DType;
+  };
+  /** GGUF blocks u8 [bytes], `rows` rows of `columns` elements, as packed panels: opaque bytes. */
+  repack_blocks: { readonly type: BlockType; readonly rows: number; readonly columns: number };
+  /** A float matrix [N, K] quantized into packed panels. */
+  quantize_matrix: { readonly format: QuantizedFormat };
+  /** Rows of a packed matrix [rows, columns] by id: packed, ids i32 [..] -> [.., columns]. */
+  embedding_quantized: QuantizedParameter & { readonly dtype: DType };
+  /** A packed matrix as floats [rows, columns]. */
+  dequantize_matrix: QuantizedParameter & { readonly dtype: DType };
 
   rms_norm: { readonly epsilon: number };
   rms_norm_gradient: NoAttributes;
@@ -187,6 +220,12 @@ const everyOp: Record<OpName, true> = {
   matmul_packed: true,
   linear_cross_entropy: true,
   linear_cross_entropy_gradient: true,
+  quantize_rows: true,
+  matmul_quantized: true,
+  repack_blocks: true,
+  quantize_matrix: true,
+  embedding_quantized: true,
+  dequantize_matrix: true,
   rms_norm: true,
   rms_norm_gradient: true,
   layer_norm: true,

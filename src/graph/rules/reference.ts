@@ -7,6 +7,7 @@ import { elementwiseReferences } from "./references/elementwise.ts";
 import { matrixReferences } from "./references/matrix.ts";
 import { movementReferences } from "./references/movement.ts";
 import { optimizerReferences } from "./references/optimizer.ts";
+import { quantizedReferences } from "./references/quantized.ts";
 import { rowReferences } from "./references/rows.ts";
 import { samplingReferences } from "./references/sampling.ts";
 import { sourceReferences } from "./references/sources.ts";
@@ -35,6 +36,7 @@ export const referenceRules: { readonly [Op in OpName]: ReferenceRule<Op> } = {
   ...elementwiseReferences,
   ...movementReferences,
   ...matrixReferences,
+  ...quantizedReferences,
   ...rowReferences,
   ...attentionReferences,
   ...samplingReferences,

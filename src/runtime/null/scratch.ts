@@ -1,3 +1,4 @@
+import { panelColumns } from "../../base/quantized_format.ts";
 import { boundShape } from "../../base/shape.ts";
 import type { AnyNode, Graph } from "../../graph/graph.ts";
 import { shapeOf } from "../../graph/graph.ts";
@@ -29,6 +30,13 @@ function scratchOf(node: AnyNode): Scratch {
     case "matmul":
     case "matmul_packed":
       return { each: productBytes, shared: 0 };
+    case "matmul_quantized": {
+      // Float sums of a panel, 504 rows at the most (native/kernels/quantized/matmul.h).
+      const rows = boundShape(shapeOf(node.inputs[0]!))
+        .slice(0, -1)
+        .reduce((a, b) => a * b, 1);
+      return { each: 4 * panelColumns * Math.min(rows, 504), shared: 0 };
+    }
     case "linear_cross_entropy":
     case "linear_cross_entropy_gradient": {
       const gradient = node.op === "linear_cross_entropy_gradient";
