@@ -32,7 +32,12 @@ type Options = Parameters<typeof createEngine>[1];
 
 async function start(options: Options = {}): Promise<Engine> {
   vi.stubEnv("SLIPSTREAM_SERVE_CHECK", "1");
-  engine = await createEngine(model, { maximumSequences: 4, maximumContext: 96, tokenBudget: 16, ...options });
+  engine = await createEngine(model, {
+    maximumSequences: 4,
+    maximumContext: 96,
+    tokenBudget: 16,
+    ...options,
+  });
   return engine;
 }
 
@@ -92,9 +97,9 @@ describe("ends of answers", () => {
 
   test("maxTokens is what is left of the context by default", async () => {
     await start({ maximumContext: 20 });
-    const answer = await greedy(engine!, { maxTokens: undefined } as Partial<GenerateRequest>);
-    expect(answer.tokens).toHaveLength(15);
-    expect(answer.finishReason).toBe("length");
+    const [answer] = await answersOf(engine!, { prompt, temperature: 0 });
+    expect(answer!.tokens).toHaveLength(15);
+    expect(answer!.finishReason).toBe("length");
   });
 });
 
@@ -186,10 +191,7 @@ describe("grammars", () => {
         accept: () => {},
       }),
     };
-    const [failed, beside] = await Promise.all([
-      greedy(running, { grammar: broken }),
-      greedy(running),
-    ]);
+    const [failed, beside] = await Promise.all([greedy(running, { grammar: broken }), greedy(running)]);
     expect(failed).toMatchObject({ finishReason: "error", tokens: [] });
     expect(failed.error).not.toContain("secret");
     expect(beside).toEqual(free);
@@ -256,7 +258,10 @@ describe("faults", () => {
     const faults: unknown[] = [];
     running.observe({ failed: (error) => faults.push(error) });
     const [first, second] = await Promise.all([greedy(running), greedy(running, { maxTokens: 2 })]);
-    expect(first).toMatchObject({ finishReason: "error", error: "the model failed while it worked on this request" });
+    expect(first).toMatchObject({
+      finishReason: "error",
+      error: "the model failed while it worked on this request",
+    });
     expect(first.tokens).toHaveLength(3);
     expect(second).toMatchObject({ finishReason: "length" });
     expect(second.tokens).toEqual(first.tokens.slice(0, 2));
@@ -334,12 +339,19 @@ describe("observers", () => {
     const again = running.generate({ prompt: long, temperature: 0, maxTokens: 1 });
     await piecesOf(again);
     // 40 tokens of the prompt in steps of 16, 12 answer tokens of which the last is not run; then what was not cached.
-    expect(steps.map(({ tokens }) => tokens)).toEqual([16, 16, 8, ...new Array(11).fill(1), 4]);
-    expect(steps.map(({ promptTokens }) => promptTokens)).toEqual([16, 16, 8, ...new Array(11).fill(0), 4]);
-    expect(again.cachedTokens).toBe(36);
+    expect(steps.map(({ tokens }) => tokens)).toEqual([16, 16, 8, ...new Array(11).fill(1), 1]);
+    expect(steps.map(({ promptTokens }) => promptTokens)).toEqual([16, 16, 8, ...new Array(11).fill(0), 1]);
+    expect(again.cachedTokens).toBe(39);
     expect(finished).toMatchObject([
-      { id: "mine", promptTokens: 40, cachedTokens: 0, answerTokens: 12, answers: 1, finishReasons: ["length"] },
-      { promptTokens: 40, cachedTokens: 36, answerTokens: 1 },
+      {
+        id: "mine",
+        promptTokens: 40,
+        cachedTokens: 0,
+        answerTokens: 12,
+        answers: 1,
+        finishReasons: ["length"],
+      },
+      { promptTokens: 40, cachedTokens: 39, answerTokens: 1 },
     ]);
     expect(gaps).toHaveLength(11);
     expect(firsts).toHaveLength(2);
@@ -374,7 +386,13 @@ describe("observers", () => {
 
 test("embeddings are the mean of the final hidden states, of length 1", async () => {
   const running = await start({ tokenBudget: 16 });
-  const inputs = [[5], prompt, Array.from({ length: 30 }, (_, index) => index * 3 + 1), [9, 9], [4, 8, 15, 16, 23]];
+  const inputs = [
+    [5],
+    prompt,
+    Array.from({ length: 30 }, (_, index) => index * 3 + 1),
+    [9, 9],
+    [4, 8, 15, 16, 23],
+  ];
   const found = await running.embed(inputs);
   const reference = await loadModel(goldenFolder("llama"), { backend: "reference" });
   const other = await createEngine(reference, { maximumContext: 40, tokenBudget: 8, maximumSequences: 2 });
@@ -399,7 +417,7 @@ test("embeddings are the mean of the final hidden states, of length 1", async ()
 describe("what cannot run is refused before anything does", () => {
   const wrong: readonly (readonly [Partial<GenerateRequest>, string, RegExp])[] = [
     [{ prompt: [] }, "prompt", /at least one token/],
-    [{ prompt: [1, 113] }, "prompt", /from 0 to 112[\s\S]*113/],
+    [{ prompt: [1, 101] }, "prompt", /from 0 to 100[\s\S]*101/],
     [{ prompt: [1.5] }, "prompt", /1\.5/],
     [{ temperature: -1 }, "temperature", /a number from 0/],
     [{ temperature: Number.NaN }, "temperature", /NaN/],
@@ -417,8 +435,8 @@ describe("what cannot run is refused before anything does", () => {
     [{ logprobs: 1e9 }, "logprobs", /from 0 to 20/],
     [{ stop: [""] }, "stop", /texts of 1 to/],
     [{ stop: new Array(1000).fill("a") }, "stop", /at most 64/],
-    [{ stopTokens: [-1] }, "stopTokens", /from 0 to 112/],
-    [{ logitBias: new Map([[113, 1]]) }, "logitBias", /from 0 to 112/],
+    [{ stopTokens: [-1] }, "stopTokens", /from 0 to 100/],
+    [{ logitBias: new Map([[101, 1]]) }, "logitBias", /from 0 to 100/],
     [{ logitBias: new Map([[1, Number.NaN]]) }, "logitBias", /NaN/],
     [{ seed: 0.5 }, "seed", /an integer/],
   ];
@@ -463,8 +481,14 @@ describe("what cannot run is refused before anything does", () => {
     const answers = [greedy(running)];
     await until(() => running.statistics.running === 1);
     answers.push(greedy(running), greedy(running));
-    expect(() => running.generate({ prompt })).toThrow(expect.objectContaining({ requestCode: "queue_full" }));
-    expect((await Promise.all(answers)).map(({ finishReason }) => finishReason)).toEqual(["length", "length", "length"]);
+    expect(() => running.generate({ prompt })).toThrow(
+      expect.objectContaining({ requestCode: "queue_full" }),
+    );
+    expect((await Promise.all(answers)).map(({ finishReason }) => finishReason)).toEqual([
+      "length",
+      "length",
+      "length",
+    ]);
   });
 
   const settings: readonly (readonly [EngineSettings, RegExp])[] = [
@@ -494,7 +518,9 @@ test("a piece is what one step gave one answer", async () => {
     expect(logprobs).toMatchObject([{ token: tokens[0], text, bytes: [...Buffer.from(text)] }]);
     expect(logprobs![0]!.top).toHaveLength(1);
   }
-  const config = JSON.parse(readFileSync(join(goldenFolder("llama"), "config.json"), "utf8")) as { vocab_size: number };
+  const config = JSON.parse(readFileSync(join(goldenFolder("llama"), "config.json"), "utf8")) as {
+    vocab_size: number;
+  };
   expect(running.vocabularySize).toBe(config.vocab_size);
   expect(running.tokenize("Hi")).toEqual([40, 73]);
   expect(running.detokenize([40, 73])).toBe("Hi");
