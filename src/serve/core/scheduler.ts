@@ -59,8 +59,8 @@ export class Scheduler {
   }
 
   /**
-   * Takes a request in, or says why not; a refused request leaves no trace. Where so many sequences may run at once
-   * that it would find a place, its request is never refused as `queue_full`.
+   * Takes a request in, or says why not; a refused request leaves no trace. Only those that the
+   * next step has no place for count as waiting: a burst that can start at once is never refused as `queue_full`.
    * @throws InternalError for what its caller should have checked: an empty prompt, counts below 1, an id in use.
    */
   add(request: CoreRequest): { readonly sequences: readonly SequenceInfo[] } | { readonly refusal: Refusal } {
@@ -297,14 +297,21 @@ export class Scheduler {
     if (request.answers > maximumSequences) {
       return { kind: "too_many_answers", answers: request.answers, limit: maximumSequences };
     }
-    const waiting = this.#waiting.size;
-    if (waiting < maximumWaiting) return undefined;
-    let places = this.#places() + request.answers;
+    const unplaced = this.#unplaced(request.answers);
+    if (unplaced <= maximumWaiting) return undefined;
+    return { kind: "queue_full", waiting: unplaced - 1, limit: maximumWaiting };
+  }
+
+  /** How many would find no place in the next step if a request of so many answers were added: itself is one. */
+  #unplaced(answers: number): number {
+    let places = this.#places();
+    let placed = 0;
     for (const sequence of this.#waiting) {
       places += sequence.places;
-      if (places > maximumSequences) break;
+      if (places > this.#options.maximumSequences) return this.#waiting.size - placed + 1;
+      placed++;
     }
-    return places > maximumSequences ? { kind: "queue_full", waiting, limit: maximumWaiting } : undefined;
+    return places + answers > this.#options.maximumSequences ? 1 : 0;
   }
 
   #enlist(sequence: Sequence): void {
