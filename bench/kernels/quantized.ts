@@ -112,16 +112,30 @@ function measureBytePeak(): number {
 }
 
 /** Holds one product of 3 rows against float64 arithmetic on the same bytes. */
-async function check(format: QuantizedFormat, packed: Uint8Array, columns: number, inner: number): Promise<void> {
+async function check(
+  format: QuantizedFormat,
+  packed: Uint8Array,
+  columns: number,
+  inner: number,
+): Promise<void> {
   const x = leaf("x", "input", [3, inner], "f32");
   const bytes = createNode("quantize_rows", [x], { group: format.group });
   const rowBytes = bytes.outputs.map((_, index) => ({ node: bytes, index }));
   const weight = leaf("weight", "input", [packed.length], "u8");
-  const attributes = { weights: [{ format, columns }], inner, activation: "none", bias: false, residual: false } as const;
+  const attributes = {
+    weights: [{ format, columns }],
+    inner,
+    activation: "none",
+    bias: false,
+    residual: false,
+  } as const;
   const y = apply("matmul_quantized", [...rowBytes, weight], { ...attributes, dtype: "f32" });
   const values = Float32Array.from({ length: 3 * inner }, (_, i) => Math.sin(i * 1.7));
   const bound = { x: values, weight: packed, y: new Float32Array(3 * columns) };
-  const quantized = { values: new Int8Array(values.length), scales: new Float32Array((3 * inner) / format.group) };
+  const quantized = {
+    values: new Int8Array(values.length),
+    scales: new Float32Array((3 * inner) / format.group),
+  };
   const outputs = [
     { name: "y", value: y },
     { name: "values", value: rowBytes[0]! },
@@ -159,7 +173,14 @@ for (const type of types) {
     const input = { data: blocks, dtype: dtypeCode("u8"), shape: [blocks.length] };
     const output = { data: packed, dtype: dtypeCode("u8"), shape: [packed.length] };
     const run = () =>
-      addon.runKernel("repack_blocks", backend.isa, [input], [output], [code, rows, columns], backend.threads);
+      addon.runKernel(
+        "repack_blocks",
+        backend.isa,
+        [input],
+        [output],
+        [code, rows, columns],
+        backend.threads,
+      );
     seconds += timed(run)();
     weights[name] = packed;
     total += packed.length;

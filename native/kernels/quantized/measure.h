@@ -9,8 +9,8 @@ namespace {
 
 constexpr int kByteChains = 12;  // independent, enough to cover the latency of the unit
 
-// Attributes: iterations. Output: f32 [1], the operations done by all threads together: a product and an addition
-// for each byte.
+// Attributes: iterations. Output: f32 [1], the operations done by all threads together: a product and an
+// addition for each byte.
 void measure_byte_peak(const KernelCall& call) {
   const int64_t iterations = static_cast<int64_t>(call.attributes[0]);
   volatile float sink = 0;
@@ -33,7 +33,8 @@ void measure_byte_peak(const KernelCall& call) {
     }
     sink = total;
   });
-  const double operations = 2.0 * 4 * kWidth * kByteChains * static_cast<double>(iterations) * call.threads.size();
+  const double operations =
+      2.0 * 4 * kWidth * kByteChains * static_cast<double>(iterations) * call.threads.size();
   *call.outputs[0].as<float>() = static_cast<float>(operations);
 }
 
