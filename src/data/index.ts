@@ -17,6 +17,7 @@ export {
   checkTokenIds,
   checkVocabulary,
   createTokenizer,
+  createTokenizerFrom,
   type DecodeOptions,
   type EncodeOptions,
   loadTokenizer,
