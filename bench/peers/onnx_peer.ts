@@ -96,6 +96,10 @@ async function answer(request: PeerRequest): Promise<Record<string, unknown>> {
       return await matmul(request);
     case "attention":
     case "train":
+    case "open":
+    case "prompt":
+    case "decode":
+    case "greedy":
       throw new Error(`onnxruntime has no task "${request.task}"; tasks: info, matmul, forget`);
     default:
       throw new Error(`no such task: ${JSON.stringify(request satisfies never)}`);

@@ -21,6 +21,16 @@ export function startOnnxPeer(): Promise<PeerProcess | AbsentPeer> {
   });
 }
 
+/** Starts node-llama-cpp, its CPU package, in a process of its own, or says how to install it. */
+export function startLlamaPeer(): Promise<PeerProcess | AbsentPeer> {
+  return PeerProcess.start({
+    name: "node-llama-cpp",
+    command: process.execPath,
+    arguments: [fileURLToPath(new URL("llama_peer.ts", import.meta.url))],
+    install: "npm --prefix bench/peers run setup",
+  });
+}
+
 /**
  * A warning to print beside float32 ratios where PyTorch runs on the reference BLAS (Debian's PyTorch
  * without OpenBLAS), or undefined where the comparison is fair.

@@ -70,7 +70,58 @@ export interface ForgetRequest {
   readonly task: "forget";
 }
 
-export type PeerRequest = MatmulRequest | AttentionRequest | TrainRequest | InfoRequest | ForgetRequest;
+/** Opens a GGUF file; llama.cpp only. The requests below go to the file that was opened last. */
+export interface OpenRequest {
+  readonly task: "open";
+  readonly threads: number;
+  readonly file: string;
+  /** Sequences that run at once at the most. */
+  readonly sequences: number;
+  /** Tokens of all sequences together at the most. */
+  readonly context: number;
+  /** Tokens of one pass at the most. */
+  readonly batch: number;
+}
+
+/** Reads a prompt into an empty cache: seconds of each repetition. */
+export interface PromptRequest {
+  readonly task: "prompt";
+  readonly tokens: readonly number[];
+  readonly repetitions: number;
+}
+
+/** Writes one token for each stream a step: seconds of each step. */
+export interface DecodeRequest {
+  readonly task: "decode";
+  /**
+   * `batch`: one llama_decode a step, nothing sampled, as llama.cpp's own batched benchmark does.
+   * `package`: node-llama-cpp's public interface, a sequence a stream, greedy; its batches are its own affair, so
+   * that a step is the time of all streams' tokens divided by tokens a stream.
+   */
+  readonly api: "batch" | "package";
+  readonly streams: number;
+  /** Tokens of each stream's prompt. */
+  readonly prompt: number;
+  readonly steps: number;
+}
+
+/** Continues a prompt greedily. */
+export interface GreedyRequest {
+  readonly task: "greedy";
+  readonly tokens: readonly number[];
+  readonly count: number;
+}
+
+export type PeerRequest =
+  | MatmulRequest
+  | AttentionRequest
+  | TrainRequest
+  | OpenRequest
+  | PromptRequest
+  | DecodeRequest
+  | GreedyRequest
+  | InfoRequest
+  | ForgetRequest;
 
 interface Times {
   readonly seconds: readonly number[];
@@ -89,6 +140,11 @@ export interface PeerAnswers {
     readonly losses: readonly number[];
     readonly parameters: number;
   };
+  /** Seconds to ready. */
+  readonly open: { readonly seconds: number };
+  readonly prompt: Times;
+  readonly decode: Times;
+  readonly greedy: { readonly tokens: readonly number[] };
   readonly info: PeerInfo;
   readonly forget: Record<string, never>;
 }
@@ -97,6 +153,9 @@ export interface PeerAnswers {
 export interface PeerInfo {
   readonly torch?: string;
   readonly onnxruntime?: string;
+  readonly node_llama_cpp?: string;
+  /** What llama.cpp says of the processor. */
+  readonly llama_system?: string;
   readonly fused_attention?: boolean;
   readonly onednn?: boolean;
   /** The library behind PyTorch's float32 matmul. */

@@ -159,6 +159,11 @@ SLIPSTREAM_INLINE void philox_blocks(const RandomStream& random, uint64_t first,
 // A float in [0, 1) with 24 random bits.
 SLIPSTREAM_INLINE float uniform_from_bits(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
 
+// A float64 in [0, 1) with 53 random bits, from two words.
+SLIPSTREAM_INLINE double double_from_bits(uint32_t first, uint32_t second) {
+  return (static_cast<double>(first >> 5) * 0x1p26 + static_cast<double>(second >> 6)) * 0x1p-53;
+}
+
 // A standard normal from two words (Box and Muller), computed in float64.
 SLIPSTREAM_INLINE float normal_from_bits(uint32_t first, uint32_t second) {
   const double radius = __builtin_sqrt(-2 * __builtin_log(static_cast<double>((first >> 8) + 1) * 0x1p-24));

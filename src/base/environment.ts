@@ -29,6 +29,26 @@ export const environmentVariables = {
     meaning: "the C++ compiler that builds the native code (default: g++, then clang++)",
     values: "a command",
   },
+  serveForcePreemption: {
+    name: "SLIPSTREAM_SERVE_FORCE_PREEMPTION",
+    meaning: "for tests of serving: every so many steps a running sequence loses its cache",
+    values: "an integer of at least 1",
+  },
+  serveStepDelay: {
+    name: "SLIPSTREAM_SERVE_STEP_DELAY",
+    meaning: "for tests of serving: milliseconds by which every step is slowed down",
+    values: "an integer from 1 to 60000",
+  },
+  serveFailStep: {
+    name: "SLIPSTREAM_SERVE_FAIL_STEP",
+    meaning: "for tests of serving: every so many steps the forward pass throws",
+    values: "an integer of at least 1",
+  },
+  serveCheck: {
+    name: "SLIPSTREAM_SERVE_CHECK",
+    meaning: "for tests of serving: 1 recounts every block of the cache after each step",
+    values: "0 or 1",
+  },
   terminal: {
     name: "TERM",
     meaning: "the kind of terminal; `dumb` shows training as plain lines",

@@ -52,6 +52,11 @@ export function uniformFromBits(bits: number): number {
   return (bits >>> 8) * 2 ** -24;
 }
 
+/** A float64 in [0, 1) with 53 random bits, from two words. */
+export function doubleFromBits(first: number, second: number): number {
+  return ((first >>> 5) * 2 ** 26 + (second >>> 6)) * 2 ** -53;
+}
+
 /**
  * A standard normal from two words (Box-Muller). Native code computes the same formula in float64 and rounds
  * to float32, so the two agree to the last bits of `Math.log` and `Math.cos`.

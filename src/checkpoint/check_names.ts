@@ -9,6 +9,13 @@ const namesShown = 10;
 export interface CheckOptions {
   /** True of tensors that the file may hold though the model does not (masks that are computed). */
   readonly mayBeExtra?: (name: string) => boolean;
+  /** What to do about it, where it is not to check the config. */
+  readonly hint?: string;
+}
+
+/** What is checked of a reader. */
+export interface NamedTensors extends Pick<TensorReader, "path" | "names" | "has"> {
+  info(name: string): { readonly shape: readonly number[] };
 }
 
 /**
@@ -17,7 +24,7 @@ export interface CheckOptions {
  */
 export function checkNames(
   expected: ReadonlyMap<string, readonly number[]>,
-  reader: TensorReader,
+  reader: NamedTensors,
   options: CheckOptions = {},
 ): void {
   const extra = reader.names().filter((name) => !expected.has(name) && !options.mayBeExtra?.(name));
@@ -52,7 +59,7 @@ export function checkNames(
       where: reader.path,
       expected: `the ${expected.size} tensors of the model`,
       received: `${reader.names().length} tensors: ${missing.length} missing, ${misshapen.length} of wrong shape, ${extra.length} extra`,
-      hint: "check that config.json belongs to these weights",
+      hint: options.hint ?? "check that config.json belongs to these weights",
     },
   );
 }

@@ -6,6 +6,7 @@ import { elementCount } from "../base/shape.ts";
 import { nearest } from "../base/suggest.ts";
 import { asReadError } from "./file_errors.ts";
 import { bytesOf } from "./file_writer.ts";
+import { readFully } from "./read_fully.ts";
 import {
   dtypeOfStored,
   lengthBytes,
@@ -15,9 +16,6 @@ import {
   type StoredTensor,
   whereOf,
 } from "./safetensors_header.ts";
-
-/** Bytes asked of the operating system in one call. */
-const readChunkBytes = 32 * 2 ** 20;
 
 /** What a tensor is once it is read. */
 export interface TensorInfo {
@@ -69,9 +67,10 @@ export async function openSafetensors(path: string): Promise<TensorReader> {
   try {
     const fileBytes = (await handle.stat()).size;
     const first = new Uint8Array(Math.min(lengthBytes, fileBytes));
-    await readFully(handle, first, 0, path);
+    const file = { path, format: "safetensors" };
+    await readFully(handle, first, 0, file);
     const json = new Uint8Array(parseHeaderLength(first, fileBytes, path));
-    await readFully(handle, json, lengthBytes, path);
+    await readFully(handle, json, lengthBytes, file);
     return new SafetensorsReader(path, handle, parseHeader(json, fileBytes, path));
   } catch (error) {
     await handle.close();
@@ -150,7 +149,10 @@ class SafetensorsReader implements TensorReader {
 
   async #readBytes(stored: StoredTensor, destination: Uint8Array): Promise<void> {
     try {
-      await readFully(this.#handle, destination, this.#header.dataStart + stored.begin, this.path);
+      await readFully(this.#handle, destination, this.#header.dataStart + stored.begin, {
+        path: this.path,
+        format: "safetensors",
+      });
     } catch (error) {
       throw asReadError(error, this.path);
     }
@@ -165,28 +167,6 @@ export function throwMissing(reader: TensorReader, name: string): never {
     received: `${reader.names().length} tensors of other names`,
     ...(similar === undefined ? {} : { hint: `did you mean "${similar}"?` }),
   });
-}
-
-async function readFully(
-  handle: FileHandle,
-  destination: Uint8Array,
-  position: number,
-  path: string,
-): Promise<void> {
-  let done = 0;
-  while (done < destination.length) {
-    const length = Math.min(readChunkBytes, destination.length - done);
-    const { bytesRead } = await handle.read(destination, done, length, position + done);
-    if (bytesRead === 0) {
-      throw new FileFormatError("safetensors_truncated", "a file became shorter while it was read", {
-        where: path,
-        expected: `${destination.length} bytes at ${position}`,
-        received: `${done} bytes`,
-        hint: "let no other program write this file, and copy or download it again",
-      });
-    }
-    done += bytesRead;
-  }
 }
 
 function allocate(bytes: number, where: string): Uint8Array<ArrayBuffer> {

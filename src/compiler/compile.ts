@@ -4,8 +4,14 @@ import type { Graph } from "../graph/graph.ts";
 import type { OpName } from "../graph/ops.ts";
 import { costOf, graphCost } from "../graph/rules/cost.ts";
 import { verifyGraph } from "../graph/verify.ts";
+import type { QuantizedParameters } from "./passes/quantize_parameters.ts";
 import type { RecomputePolicy } from "./passes/recompute.ts";
-import { passesBeforeRecomputation, passesFromRecomputation, runPasses } from "./pipeline.ts";
+import {
+  passesBeforeRecomputation,
+  passesForQuantized,
+  passesFromRecomputation,
+  runPasses,
+} from "./pipeline.ts";
 import { planProgram } from "./plan/plan.ts";
 import type { Program } from "./plan/program.ts";
 import { chooseRecomputePolicy, type RecomputeSetting } from "./recompute_policy.ts";
@@ -13,6 +19,8 @@ import { chooseRecomputePolicy, type RecomputeSetting } from "./recompute_policy
 /** How to compile a graph. */
 export interface ProgramOptions {
   readonly recompute?: RecomputeSetting;
+  /** Parameters that are bound as packed quantized weights instead of floats. */
+  readonly quantized?: QuantizedParameters;
 }
 
 /** A program with the graph that it was planned from and what it costs. */
@@ -30,7 +38,10 @@ export interface CompiledProgram {
 export function compileProgram(graph: Graph, options: ProgramOptions = {}): CompiledProgram {
   verifyGraph(graph);
   // What comes before recomputation is the same for every policy that a budget tries.
-  const simplified = runPasses(graph, passesBeforeRecomputation);
+  const simplified = runPasses(graph, [
+    ...passesBeforeRecomputation,
+    ...passesForQuantized(options.quantized ?? new Map()),
+  ]);
   const planned = new Map<RecomputePolicy | undefined, { graph: Graph; program: Program }>();
   const plan = (policy: RecomputePolicy | undefined): { graph: Graph; program: Program } => {
     const known = planned.get(policy);

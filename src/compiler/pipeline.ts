@@ -6,8 +6,10 @@ import { mergeCommonSubexpressions } from "./passes/common_subexpressions.ts";
 import { removeDeadCode } from "./passes/dead_code.ts";
 import { fuseElementwise } from "./passes/fuse_elementwise.ts";
 import { fuseLossIntoGradient } from "./passes/fuse_loss.ts";
+import { joinProducts } from "./passes/join_products.ts";
 import { fuseMatmulEpilogues } from "./passes/matmul_epilogue.ts";
 import { packWeights } from "./passes/pack_weights.ts";
+import { type QuantizedParameters, quantizeParameters } from "./passes/quantize_parameters.ts";
 import { type RecomputePolicy, recomputeActivations } from "./passes/recompute.ts";
 import { simplify } from "./passes/simplify.ts";
 import { splitStoredSums } from "./passes/split_sums.ts";
@@ -28,6 +30,15 @@ export const passesBeforeRecomputation: readonly Pass[] = [
   { name: "fuse matmul epilogues", run: fuseMatmulEpilogues },
   { name: "remove dead code", run: removeDeadCode },
 ];
+
+/** Between the halves, where parameters are held quantized: after epilogues were fused, which products keep. */
+export function passesForQuantized(quantized: QuantizedParameters): readonly Pass[] {
+  if (quantized.size === 0) return [];
+  return [
+    { name: "quantize parameters", run: (graph) => quantizeParameters(graph, quantized) },
+    { name: "join products", run: joinProducts },
+  ];
+}
 
 /** The second half: what is computed again, and the forms that kernels take. */
 export function passesFromRecomputation(recompute: RecomputePolicy | undefined): readonly Pass[] {

@@ -14,6 +14,15 @@ const characterOfByte: readonly string[] = (() => {
 /** The 256 characters of the byte alphabet, by code point: the order in which they get their ids. */
 export const byteAlphabet: readonly string[] = [...characterOfByte].sort((a, b) => (a < b ? -1 : 1));
 
+const byteOf: ReadonlyMap<string, number> = new Map(
+  characterOfByte.map((character, byte) => [character, byte] as const),
+);
+
+/** The byte that a character of the byte alphabet stands for; undefined for any other character. */
+export function byteOfCharacter(character: string): number | undefined {
+  return byteOf.get(character);
+}
+
 /** GPT-2's pre-tokenization: English contractions, words, numbers, symbols and white space. */
 const pattern = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
 

@@ -4,6 +4,7 @@
  */
 export type { MicroBatch } from "./batch.ts";
 export { type BpeTrainingOptions, trainTokenizer } from "./bpe_trainer.ts";
+export { byteOfCharacter } from "./byte_level.ts";
 export { type Dataset, type DatasetOptions, openDataset, openTokens } from "./dataset.ts";
 export type { DataDocument, DataSource } from "./document.ts";
 export { DataLoader, type LoaderOptions, type LoaderState } from "./loader.ts";

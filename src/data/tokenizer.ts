@@ -34,22 +34,25 @@ export interface Tokenizer {
   tokenToId(token: string): number | undefined;
   /** The token of an id, written as in the vocabulary. */
   idToToken(id: number): string | undefined;
+  /** The Jinja template that turns chat messages into text, where the tokenizer has one. */
+  readonly chatTemplate?: string;
   /** The files of the tokenizer, by name, to be stored beside a model: see `saveTokenizer`. */
   readonly files: Readonly<Record<string, string>>;
 }
 
 /** The part of `tokenizer_config.json` that is read here. */
-interface TokenizerConfig {
+export interface TokenizerConfig {
   readonly bos_token?: unknown;
   readonly eos_token?: unknown;
   readonly add_bos_token?: unknown;
   readonly add_eos_token?: unknown;
   readonly clean_up_tokenization_spaces?: unknown;
+  readonly chat_template?: unknown;
 }
 
 /**
- * Loads the tokenizer of a Hugging Face folder: `tokenizer.json` and, where it is there,
- * `tokenizer_config.json`.
+ * Loads the tokenizer of a Hugging Face folder: `tokenizer.json` and, where they are there,
+ * `tokenizer_config.json` and `chat_template.jinja`.
  * @throws FileFormatError where a file is missing or cannot be understood.
  */
 export async function loadTokenizer(folder: string): Promise<Tokenizer> {
@@ -63,8 +66,14 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
     });
   }
   const configText = await readText(configPath);
-  return createTokenizer(text, configText ?? "{}", { path, configPath });
+  const tokenizer = createTokenizer(text, configText ?? "{}", { path, configPath });
+  const chatTemplate = await readText(join(folder, chatTemplateFile));
+  if (chatTemplate === undefined) return tokenizer;
+  return { ...tokenizer, chatTemplate, files: { ...tokenizer.files, [chatTemplateFile]: chatTemplate } };
 }
+
+/** Where a folder keeps its chat template, if not in `tokenizer_config.json`. */
+const chatTemplateFile = "chat_template.jinja";
 
 /**
  * A tokenizer from the texts of `tokenizer.json` and `tokenizer_config.json`.
@@ -79,7 +88,24 @@ export function createTokenizer(
   },
 ): Tokenizer {
   const definition = parseObject(text, paths.path);
-  const config: TokenizerConfig = parseObject(configText, paths.configPath);
+  const config = parseObject(configText, paths.configPath);
+  return createTokenizerFrom(definition, config, { ...paths, texts: () => ({ text, configText }) });
+}
+
+/**
+ * A tokenizer from what `tokenizer.json` and `tokenizer_config.json` hold, wherever it comes from (a GGUF file's
+ * metadata). The files' texts are made when they are first asked for.
+ * @throws FileFormatError naming the file (`paths`) that cannot be understood.
+ */
+export function createTokenizerFrom(
+  definition: Readonly<Record<string, unknown>>,
+  config: TokenizerConfig & Readonly<Record<string, unknown>>,
+  paths: {
+    readonly path: string;
+    readonly configPath: string;
+    readonly texts?: () => { readonly text: string; readonly configText: string };
+  },
+): Tokenizer {
   let tokenizer: HuggingFaceTokenizer;
   try {
     tokenizer = new HuggingFaceTokenizer(definition, config);
@@ -99,12 +125,31 @@ export function createTokenizer(
   // that asks for it gets it.
   const tidySpaces = config.clean_up_tokenization_spaces === true;
 
+  let made: { readonly text: string; readonly configText: string } | undefined;
+  const texts = (): { readonly text: string; readonly configText: string } => {
+    made ??= paths.texts?.() ?? {
+      text: JSON.stringify(definition),
+      configText: `${JSON.stringify(config, null, 2)}\n`,
+    };
+    return made;
+  };
+  const chatTemplate = chatTemplateOf(config);
+  let identity: string | undefined;
+
   return {
     vocabularySize,
+    ...(chatTemplate === undefined ? {} : { chatTemplate }),
     ...(beginToken === undefined ? {} : { beginToken }),
     ...(endToken === undefined ? {} : { endToken }),
-    identity: createHash("sha256").update(text).update("\0").update(configText).digest("hex"),
-    files: { "tokenizer.json": text, "tokenizer_config.json": configText },
+    get identity() {
+      const { text, configText } = texts();
+      identity ??= createHash("sha256").update(text).update("\0").update(configText).digest("hex");
+      return identity;
+    },
+    get files() {
+      const { text, configText } = texts();
+      return { "tokenizer.json": text, "tokenizer_config.json": configText };
+    },
     encode(input, options = {}) {
       const addSpecialTokens = options.addSpecialTokens ?? true;
       const { ids, tokens } = tokenizer.encode(input, { add_special_tokens: addSpecialTokens });
@@ -172,6 +217,16 @@ export function checkTokenIds(ids: ArrayLike<number>, vocabularySize: number, wh
       hint: "the ids come from another tokenizer, or the data is damaged",
     });
   }
+}
+
+/** The chat template of a config: one, or the one that is named "default" of several. */
+function chatTemplateOf({ chat_template: template }: TokenizerConfig): string | undefined {
+  if (typeof template === "string") return template;
+  if (!Array.isArray(template)) return undefined;
+  const named = template.find((entry: { name?: unknown }) => entry?.name === "default") as
+    | { template?: unknown }
+    | undefined;
+  return typeof named?.template === "string" ? named.template : undefined;
 }
 
 function specialToken(

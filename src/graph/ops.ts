@@ -1,4 +1,5 @@
 import type { DType, TensorData } from "../base/dtype.ts";
+import type { BlockType, QuantizedFormat, QuantizedParameter } from "../base/quantized_format.ts";
 import type { Shape } from "../base/shape.ts";
 import type { ElementwiseOperation, Expression } from "./expression.ts";
 
@@ -18,6 +19,36 @@ export const distributions = ["uniform", "normal"] as const;
 export type Distribution = (typeof distributions)[number];
 
 /**
+ * Columns of the parameters of `sample`; positions are the native ones. Neutral values: temperature 1, `top_k` 0,
+ * `top_p` 1, `min_p` 0, repetition penalty 1, the other penalties 0, logprobs -1. A temperature of 0 (below 1e-5)
+ * takes the likeliest token; `logprobs` n >= 0 asks for the log-probability of the chosen token and of the n
+ * likeliest, at most `maximumLogprobs`.
+ */
+export const samplingParameters = [
+  "temperature",
+  "top_k",
+  "top_p",
+  "min_p",
+  "repetition_penalty",
+  "presence_penalty",
+  "frequency_penalty",
+  "logprobs",
+] as const;
+export type SamplingParameter = (typeof samplingParameters)[number];
+
+/** Columns of the seeds of `sample`; positions are the native ones. */
+export const samplingSeeds = ["seed_low", "seed_high", "position", "answer"] as const;
+
+/** Of how many of the likeliest tokens `sample` gives log-probabilities at the most. */
+export const maximumLogprobs = 20;
+
+/** Temperatures below this are 0: `sample` takes the likeliest token. */
+export const lowestTemperature = 1e-5;
+
+/** What `sample` gives instead of a token: logits that are NaN or infinite, or no token that is allowed. */
+export const samplingFailures = { notFinite: -1, nothingAllowed: -2 } as const;
+
+/**
  * What a leaf holds: an `input` changes every run; a `parameter` changes only when the caller says so
  * (work that depends on parameters alone is done once); `state` is memory that programs update.
  */
@@ -28,6 +59,12 @@ export interface AttentionAttributes {
   readonly scale: number;
   readonly causal: boolean;
   readonly window: number;
+}
+
+/** One of the weights of a `matmul_quantized`: its format and its output columns. */
+export interface QuantizedColumns {
+  readonly format: QuantizedFormat;
+  readonly columns: number;
 }
 
 /**
@@ -92,6 +129,32 @@ export interface OpAttributes {
   /** The losses, and the gradients of hidden (in its dtype) and weight (always f32). */
   linear_cross_entropy_gradient: NoAttributes;
 
+  /**
+   * x [.., K] as bytes in groups with a symmetric scale each (group 0: one a row): values i8 [.., K padded to whole
+   * groups], scales f32 and sums of the bytes i32 [.., groups].
+   */
+  quantize_rows: { readonly group: number };
+  /**
+   * Products of quantized rows with packed quantized weights, one or several that share the rows: inputs values,
+   * scales, sums, weights.., biases.. (one a weight), residual? (of a single weight); one output a weight.
+   */
+  matmul_quantized: {
+    readonly weights: readonly QuantizedColumns[];
+    readonly inner: number;
+    readonly activation: Activation;
+    readonly bias: boolean;
+    readonly residual: boolean;
+    readonly dtype: DType;
+  };
+  /** GGUF blocks u8 [bytes], `rows` rows of `columns` elements, as packed panels: opaque bytes. */
+  repack_blocks: { readonly type: BlockType; readonly rows: number; readonly columns: number };
+  /** A float matrix [N, K] quantized into packed panels. */
+  quantize_matrix: { readonly format: QuantizedFormat };
+  /** Rows of a packed matrix [rows, columns] by id: packed, ids i32 [..] -> [.., columns]. */
+  embedding_quantized: QuantizedParameter & { readonly dtype: DType };
+  /** A packed matrix as floats [rows, columns]. */
+  dequantize_matrix: QuantizedParameter & { readonly dtype: DType };
+
   rms_norm: { readonly epsilon: number };
   rms_norm_gradient: NoAttributes;
   layer_norm: { readonly epsilon: number; readonly bias: boolean };
@@ -110,7 +173,11 @@ export interface OpAttributes {
   attention: AttentionAttributes;
   attention_gradient: AttentionAttributes;
   cache_write: NoAttributes;
+  /** Whole blocks of a cache over others, one copy after the other. */
+  cache_copy: { readonly blockSize: number };
   paged_attention: { readonly scale: number; readonly window: number; readonly blockSize: number };
+  /** The next token of each row of logits, and the likeliest ones. */
+  sample: NoAttributes;
 
   adamw: NoAttributes;
   adam: NoAttributes;
@@ -121,6 +188,12 @@ export interface OpAttributes {
 }
 
 export type OpName = keyof OpAttributes;
+
+/** The ops over queries, keys and values, and over the cache of the latter. */
+export type AttentionOp = Extract<
+  OpName,
+  "attention" | "attention_gradient" | "cache_write" | "cache_copy" | "paged_attention"
+>;
 
 /** The names, for loops over all ops; the type holds it to `OpAttributes`. */
 const everyOp: Record<OpName, true> = {
@@ -147,6 +220,12 @@ const everyOp: Record<OpName, true> = {
   matmul_packed: true,
   linear_cross_entropy: true,
   linear_cross_entropy_gradient: true,
+  quantize_rows: true,
+  matmul_quantized: true,
+  repack_blocks: true,
+  quantize_matrix: true,
+  embedding_quantized: true,
+  dequantize_matrix: true,
   rms_norm: true,
   rms_norm_gradient: true,
   layer_norm: true,
@@ -163,7 +242,9 @@ const everyOp: Record<OpName, true> = {
   attention: true,
   attention_gradient: true,
   cache_write: true,
+  cache_copy: true,
   paged_attention: true,
+  sample: true,
   adamw: true,
   adam: true,
   sgd: true,
@@ -181,6 +262,7 @@ export const opNames = Object.keys(everyOp) as OpName[];
  */
 export const inPlaceOutputs: Partial<Record<OpName, readonly (readonly [number, number])[]>> = {
   cache_write: [[0, 0]],
+  cache_copy: [[0, 0]],
   adamw: [
     [0, 0],
     [1, 2],

@@ -31,6 +31,17 @@ export class ConfigReader {
     return 1;
   }
 
+  /** A list of positive numbers. */
+  numbers(key: string): number[] {
+    const value = this.#config[key];
+    const isList = Array.isArray(value) && value.every((item) => Number.isFinite(item) && item > 0);
+    if (isList) return value;
+    this.#problems.push(
+      `${key}: expected a list of positive numbers, received ${JSON.stringify(value) ?? "nothing"}`,
+    );
+    return [];
+  }
+
   /** true or false. */
   flag(key: string, fallback: boolean): boolean {
     const value = this.#present(key) ? this.#config[key] : fallback;
@@ -69,9 +80,15 @@ export class ConfigReader {
         highFrequencyFactor: inner.number("high_freq_factor"),
         originalPositions: inner.number("original_max_position_embeddings"),
       };
+    } else if (type === "longrope") {
+      result = { type: "factors", factors: inner.numbers("short_factor") };
+      if (JSON.stringify(scaling.long_factor) !== JSON.stringify(scaling.short_factor)) {
+        inner.problem("longrope: short_factor and long_factor must be the same here");
+      }
+      if (inner.number("attention_factor", 1) !== 1) inner.problem("longrope: attention_factor must be 1");
     } else if (type !== "default") {
       this.#problems.push(
-        `rope_scaling: expected type default, linear or llama3, received ${JSON.stringify(type)}`,
+        `rope_scaling: expected type default, linear, llama3 or longrope, received ${JSON.stringify(type)}`,
       );
     }
     inner.finish();

@@ -14,7 +14,9 @@ export type RopeScaling =
       readonly lowFrequencyFactor: number;
       readonly highFrequencyFactor: number;
       readonly originalPositions: number;
-    };
+    }
+  /** Each frequency divided by a factor of its own (LongRoPE, Ding et al., arXiv 2402.13753). */
+  | { readonly type: "factors"; readonly factors: readonly number[] };
 
 /** The angle by which each pair turns a position: theta^(-2i / size), scaled. */
 export function rotaryFrequencies(size: number, theta: number, scaling: RopeScaling): number[] {
@@ -31,6 +33,8 @@ export function rotaryFrequencies(size: number, theta: number, scaling: RopeScal
       return plain.map((frequency) => frequency / scaling.factor);
     case "llama3":
       return plain.map((frequency) => scaleLlama3(frequency, scaling));
+    case "factors":
+      return plain.map((frequency, pair) => frequency / scaling.factors[pair]!);
   }
 }
 

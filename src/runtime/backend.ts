@@ -1,4 +1,5 @@
 import type { DType, TensorData } from "../base/dtype.ts";
+import type { QuantizedParameter } from "../base/quantized_format.ts";
 import type { SymbolValues } from "../base/shape.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { Graph } from "../graph/graph.ts";
@@ -22,6 +23,8 @@ export interface Backend {
 export interface CompileOptions {
   /** Which activations the backward pass computes again. Backends that keep everything ignore it. */
   readonly recompute?: RecomputeSetting;
+  /** Parameters, by name, that are bound as packed quantized weights (u8) instead of floats. */
+  readonly quantized?: ReadonlyMap<string, QuantizedParameter>;
 }
 
 /** How to run. */

@@ -25,6 +25,7 @@ const laneNames: Record<keyof typeof lanes, string> = {
  */
 export class Trace {
   readonly #spans: Span[] = [];
+  readonly #laneNames: string[] = Object.values(laneNames);
   readonly #began = performance.now() / 1000;
 
   /** Seconds since the trace began. */
@@ -32,26 +33,32 @@ export class Trace {
     return performance.now() / 1000 - this.#began;
   }
 
+  /** Adds a lane below the others; `span` takes what it returns. */
+  addLane(name: string): number {
+    return this.#laneNames.push(name) - 1;
+  }
+
   /** Records something that ran from `start` to `end` (seconds since the trace began). */
   span(
-    lane: keyof typeof lanes,
+    lane: keyof typeof lanes | number,
     name: string,
     category: string,
     start: number,
     end: number,
     details: Readonly<Record<string, string | number>> = {},
   ): void {
-    this.#spans.push({ lane: lanes[lane], name, category, start, end, details });
+    const index = typeof lane === "number" ? lane : lanes[lane];
+    this.#spans.push({ lane: index, name, category, start, end, details });
   }
 
   /** The timeline as Trace Event JSON. */
   toJSON(): { traceEvents: object[]; displayTimeUnit: "ms" } {
-    const names = Object.entries(lanes).map(([lane, thread]) => ({
+    const names = this.#laneNames.map((name, thread) => ({
       ph: "M",
       pid: 1,
       tid: thread,
       name: "thread_name",
-      args: { name: laneNames[lane as keyof typeof lanes] },
+      args: { name },
     }));
     const spans = this.#spans.map(({ name, category, lane, start, end, details }) => ({
       ph: "X",

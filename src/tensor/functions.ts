@@ -85,6 +85,16 @@ export function cacheWrite(cache: Tensor, values: Tensor, slots: Tensor): Tensor
   return derive(apply("cache_write", [cache.value, values.value, slots.value], {}), cache, values, slots);
 }
 
+/**
+ * Copies whole blocks of a cache `[slots, inner..]` over others, as answers that share a prompt part (copy-on-write):
+ * block `sources[i]` over block `destinations[i]`, both i32 `[copies]`, one after the other; a destination of -1 is
+ * passed over. Block b is slots b * blockSize to (b + 1) * blockSize - 1. The cache's memory is updated in place.
+ */
+export function cacheCopy(cache: Tensor, sources: Tensor, destinations: Tensor, blockSize: number): Tensor {
+  const operands = [cache.value, sources.value, destinations.value];
+  return derive(apply("cache_copy", operands, { blockSize }), cache, sources, destinations);
+}
+
 /** Where the sequences of a batch lie in a paged cache: see `paged_attention` in docs/kernels.md. */
 export interface PagedBatch {
   readonly queryOffsets: Tensor;

@@ -1,5 +1,5 @@
-// Scalar twins of the kernels over a key/value cache: writing rows into slots, and attention through block
-// tables.
+// Scalar twins of the kernels over a key/value cache: writing rows into slots, copying blocks, and attention
+// through block tables.
 #include <cstring>
 
 #include "kernels/attention/elements.h"
@@ -25,6 +25,24 @@ void cache_write(const KernelCall& call) {
       } else {
         for (int64_t i = begin; i < end; i++) store(to, 0, i, element(from, 0, i));
       }
+    }
+  });
+}
+
+// Threads share out the bytes of a block, not the copies: those stay one after the other, so that a block can
+// be the destination of one and the source of a later one.
+void cache_copy(const KernelCall& call) {
+  const Tensor& cache = call.outputs[0];
+  const int32_t* sources = call.inputs[1].as<int32_t>();
+  const int32_t* destinations = call.inputs[2].as<int32_t>();
+  const int64_t copies = call.inputs[1].size(0), slots = cache.size(0);
+  if (slots == 0 || copies == 0) return;
+  const int64_t block = cache.bytes() / slots * static_cast<int64_t>(call.attributes[0]);
+  call.threads.parallel_for(block, 16384, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = 0; i < copies; i++) {
+      if (destinations[i] < 0 || destinations[i] == sources[i]) continue;
+      std::memcpy(cache.as<uint8_t>() + destinations[i] * block + begin,
+                  cache.as<uint8_t>() + sources[i] * block + begin, end - begin);
     }
   });
 }
@@ -72,6 +90,7 @@ void paged_attention_scalar(const KernelCall& call) {
 }  // namespace
 
 SLIPSTREAM_KERNEL("cache_write", Isa::scalar, cache_write);
+SLIPSTREAM_KERNEL("cache_copy", Isa::scalar, cache_copy);
 SLIPSTREAM_KERNEL("paged_attention", Isa::scalar, paged_attention_scalar);
 
 }  // namespace slipstream

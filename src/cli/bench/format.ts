@@ -22,6 +22,8 @@ function scaleFor(unit: Unit, value: number): readonly [factor: number, suffix: 
       return [1e-9, " GB/s"];
     case "tokens/s":
       return [1, " tokens/s"];
+    case "per second":
+      return [1, "/s"];
     case "ratio":
       return [1, "x"];
     case "share":

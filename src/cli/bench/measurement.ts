@@ -7,6 +7,7 @@ export const units = [
   "bytes",
   "bytes/s",
   "tokens/s",
+  "per second",
   "ratio",
   "share",
   "nats",

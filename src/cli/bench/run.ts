@@ -57,7 +57,7 @@ function checkJsonPath(file: string): void {
 async function runSuite(
   name: string,
   load: LoadSuite,
-  parts: Pick<SuiteContext, "backend" | "machine">,
+  parts: Pick<SuiteContext, "backend" | "machine" | "server">,
   print: (text: string) => void,
 ): Promise<{ results: SuiteResults; error?: unknown }> {
   const cases: BenchCase[] = [];
@@ -114,10 +114,11 @@ export async function runBench(
     backend: "native",
     ...(options.trace === undefined ? {} : { trace: options.trace }),
   } as const;
+  const server = options.server === undefined ? {} : { server: options.server };
   await withBackend(backendOptions, async (backend) => {
     for (const name of names) {
       print(`\n${name}`);
-      const { results, error } = await runSuite(name, load, { backend, machine }, print);
+      const { results, error } = await runSuite(name, load, { backend, machine, ...server }, print);
       suites.push(results);
       if (error === undefined) continue;
       failures.push(error);

@@ -1,5 +1,5 @@
 import type { Backend } from "../../runtime/backend.ts";
-import type { BenchSuite } from "../commands/bench.ts";
+import type { BenchSuite, LoadCommandOptions } from "../commands/bench.ts";
 import type { MachineFacts } from "./machine.ts";
 import type { BenchCase } from "./measurement.ts";
 
@@ -8,6 +8,8 @@ export interface SuiteContext {
   /** The native backend, recording a timeline where one was asked for. */
   readonly backend: Backend;
   readonly machine: MachineFacts;
+  /** A running server to load instead of measuring our own; for the suite serve alone. */
+  readonly server?: LoadCommandOptions;
   /** Prints a finished case and keeps it. */
   readonly report: (result: BenchCase) => void;
   /** Prints and keeps what concerns the whole suite, such as a peer that is absent. */
@@ -29,6 +31,10 @@ export const benchSuites = [
   { name: "memory", summary: "the peak memory of training against what `slipstream plan` says" },
   { name: "recompute", summary: "memory and time of training with activations computed again" },
   { name: "generate", summary: "tokens a second that a 30M-parameter Llama writes" },
+  {
+    name: "serve",
+    summary: "serving a 246M-parameter Llama against llama.cpp and node-llama-cpp; loads of any server",
+  },
 ] as const satisfies readonly BenchSuite[];
 
 /** The names that `slipstream bench` takes. */

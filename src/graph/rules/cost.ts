@@ -5,7 +5,9 @@ import type { OpAttributes, OpName } from "../ops.ts";
 import { attentionCosts } from "./costs/attention.ts";
 import { matrixCosts } from "./costs/matrix.ts";
 import { movementCosts } from "./costs/movement.ts";
+import { quantizedCosts } from "./costs/quantized.ts";
 import { rowCosts } from "./costs/rows.ts";
+import { samplingCosts } from "./costs/sampling.ts";
 
 /** Shape and dtype of a value in one run. */
 export interface ConcreteType {
@@ -32,8 +34,10 @@ export type CostRule<Op extends OpName> = (
 export const costRules: { readonly [Op in OpName]: CostRule<Op> } = {
   ...movementCosts,
   ...matrixCosts,
+  ...quantizedCosts,
   ...rowCosts,
   ...attentionCosts,
+  ...samplingCosts,
 };
 
 /** Bytes of a value in one run. */

@@ -25,6 +25,8 @@ const constantOp = (node: Node): readonly undefined[] => node.inputs.map(() => u
 const lowered: NotDifferentiable = { reason: "it is made by passes that run after differentiation" };
 const gradientOp: NotDifferentiable = { reason: "it is itself a gradient whose derivative is not written" };
 const serving: NotDifferentiable = { reason: "it serves generation; use `attention` in training" };
+const choice: NotDifferentiable = { reason: "it chooses tokens; use `cross_entropy` in training" };
+const quantized: NotDifferentiable = { reason: "quantized weights do not train" };
 const update: NotDifferentiable = { reason: "it updates state" };
 
 /** One answer an op; a missing op does not compile. */
@@ -42,6 +44,12 @@ export const gradientRules: { readonly [Op in OpName]: GradientRule<Op> | NotDif
   map: lowered,
   pack_matrix: lowered,
   matmul_packed: lowered,
+  quantize_rows: quantized,
+  matmul_quantized: quantized,
+  repack_blocks: quantized,
+  quantize_matrix: quantized,
+  embedding_quantized: quantized,
+  dequantize_matrix: quantized,
   linear_cross_entropy_gradient: gradientOp,
   rms_norm_gradient: gradientOp,
   layer_norm_gradient: gradientOp,
@@ -50,7 +58,9 @@ export const gradientRules: { readonly [Op in OpName]: GradientRule<Op> | NotDif
   cross_entropy_gradient: gradientOp,
   attention_gradient: gradientOp,
   cache_write: serving,
+  cache_copy: serving,
   paged_attention: serving,
+  sample: choice,
   adamw: update,
   adam: update,
   sgd: update,

@@ -179,6 +179,14 @@ describe("the cache and its pages", () => {
     expect([...cache.values]).toEqual([1, 2, 3]);
   });
 
+  test("blocks are copied one after the other, -1 nowhere", () => {
+    const cache = t([7, 1], 1, 2, 3, 4, 5, 6, 7);
+    const copy = (sources: number[], destinations: number[]) =>
+      run("cache_copy", [cache, t([3], ...sources), t([3], ...destinations)], { blockSize: 2 }, [7, 1]);
+    expect(copy([0, 1, 2], [1, 2, -1])).toEqual([[1, 2, 1, 2, 1, 2, 7]]);
+    expect([...cache.values]).toEqual([1, 2, 3, 4, 5, 6, 7]);
+  });
+
   test("queries are the last tokens of their context and see what is before them", () => {
     // Equal keys: a token's result is the mean of the values that it sees. Block size 2, blocks 1 then 0.
     const keys = t([4, 1, 1], 0, 0, 0, 0);
@@ -213,6 +221,16 @@ describe("what points outside is refused", () => {
       "cache_write",
       () => run("cache_write", [t([1, 1], 1), t([1, 1], 1), t([1], 1)], {}, [1, 1]),
       /slots\[0\]/,
+    ],
+    [
+      "cache_copy from half a block",
+      () => run("cache_copy", [t([3, 1], 1, 2, 3), t([1], 1), t([1], 0)], { blockSize: 2 }, [3, 1]),
+      /cache_copy: sources\[0\][\s\S]*received: 1/,
+    ],
+    [
+      "cache_copy to below -1",
+      () => run("cache_copy", [t([2, 1], 1, 2), t([1], 1), t([1], -2)], { blockSize: 1 }, [2, 1]),
+      /destinations\[0\]/,
     ],
   ])("%s", (_name, body, message) => {
     expect(body).toThrow(message);

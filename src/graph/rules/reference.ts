@@ -7,7 +7,9 @@ import { elementwiseReferences } from "./references/elementwise.ts";
 import { matrixReferences } from "./references/matrix.ts";
 import { movementReferences } from "./references/movement.ts";
 import { optimizerReferences } from "./references/optimizer.ts";
+import { quantizedReferences } from "./references/quantized.ts";
 import { rowReferences } from "./references/rows.ts";
+import { samplingReferences } from "./references/sampling.ts";
 import { sourceReferences } from "./references/sources.ts";
 
 /** A tensor of the reference semantics: float64 values, row-major, whatever the dtype they are stored in. */
@@ -34,8 +36,10 @@ export const referenceRules: { readonly [Op in OpName]: ReferenceRule<Op> } = {
   ...elementwiseReferences,
   ...movementReferences,
   ...matrixReferences,
+  ...quantizedReferences,
   ...rowReferences,
   ...attentionReferences,
+  ...samplingReferences,
   ...optimizerReferences,
 };
 

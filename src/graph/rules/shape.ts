@@ -7,7 +7,9 @@ import { elementwiseShapes } from "./shapes/elementwise.ts";
 import { matrixShapes } from "./shapes/matrix.ts";
 import { movementShapes } from "./shapes/movement.ts";
 import { optimizerShapes } from "./shapes/optimizer.ts";
+import { quantizedShapes } from "./shapes/quantized.ts";
 import { rowShapes } from "./shapes/rows.ts";
+import { samplingShapes } from "./shapes/sampling.ts";
 import { sourceShapes } from "./shapes/sources.ts";
 
 /** Raises a ShapeError for the op at hand: `fail("the inner sizes differ", "…")`. */
@@ -29,8 +31,10 @@ const shapeRules: { readonly [Op in OpName]: ShapeRule<Op> } = {
   ...elementwiseShapes,
   ...movementShapes,
   ...matrixShapes,
+  ...quantizedShapes,
   ...rowShapes,
   ...attentionShapes,
+  ...samplingShapes,
   ...optimizerShapes,
 };
 

@@ -50,6 +50,10 @@ export function readDecoderConfig(config: ConfigJson, traits: DecoderTraits, whe
   }
   const configured = traits.attentionBias === "config";
   const attentionBias = configured ? reader.flag("attention_bias", false) : traits.attentionBias === true;
+  const headSize = reader.count("head_dim", Math.max(1, Math.floor(size / heads)));
+  if (scaling.type === "factors" && scaling.factors.length !== headSize / 2) {
+    reader.problem(`rope_scaling: expected ${headSize / 2} factors, received ${scaling.factors.length}`);
+  }
   const result: DecoderConfig = {
     vocabularySize: reader.count("vocab_size"),
     size,
@@ -57,7 +61,7 @@ export function readDecoderConfig(config: ConfigJson, traits: DecoderTraits, whe
     layers,
     heads,
     groups,
-    headSize: reader.count("head_dim", Math.max(1, Math.floor(size / heads))),
+    headSize,
     normEpsilon: reader.number("rms_norm_eps", traits.defaultEpsilon),
     maximumPositions: reader.count("max_position_embeddings", 2048),
     theta,

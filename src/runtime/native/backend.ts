@@ -55,8 +55,7 @@ export function createNativeBackend(options: NativeOptions = {}): NativeBackend 
     allocate: (dtype: DType, elements: number): TensorData => allocate(addon, dtype, elements),
     measurePeak: async (dtype: DType): Promise<number> => measurePeak(addon, dtype, threads, isa),
     compile: (graph: Graph, compileOptions: CompileOptions = {}): Executable => {
-      const { recompute } = compileOptions;
-      const compiled = compileProgram(graph, recompute === undefined ? {} : { recompute });
+      const compiled = compileProgram(graph, compileOptions);
       return new NativeExecutable(addon, compiled, threads, isa, options.trace);
     },
   };

@@ -6,7 +6,7 @@ import { planProgram } from "../../compiler/plan/plan.ts";
 import { add, constant, leaf, matmul } from "../../graph/build.ts";
 import { elementwiseOpcodes } from "../../graph/expression.ts";
 import { buildGraph } from "../../graph/graph.ts";
-import { activations, opNames } from "../../graph/ops.ts";
+import { activations, maximumLogprobs, opNames, samplingParameters, samplingSeeds } from "../../graph/ops.ts";
 import { type IsaName, loadAddon } from "./addon.ts";
 import { encodeProgram, storageCodes, version } from "./encode.ts";
 
@@ -56,6 +56,15 @@ test("the version of encoded programs", () => {
 
 test("activations", () => {
   expect(enumeration("kernels/matmul/gemm.h", "Activation")).toEqual(positions(activations));
+});
+
+test("columns of the operands of sampling", () => {
+  expect(enumeration("kernels/sampling/sampling.h", "SamplingParameter")).toEqual(
+    positions(samplingParameters),
+  );
+  expect(enumeration("kernels/sampling/sampling.h", "SamplingSeed")).toEqual(positions(samplingSeeds));
+  const found = /kMaximumLogprobs = (\d+)/.exec(source("kernels/sampling/sampling.h"));
+  expect(Number(found?.[1])).toBe(maximumLogprobs);
 });
 
 test("every op that reaches programs has a kernel", () => {

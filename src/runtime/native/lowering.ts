@@ -1,5 +1,6 @@
 import { dtypeCode } from "../../base/dtype.ts";
 import { InternalError } from "../../base/errors.ts";
+import { blockTypes, type QuantizedParameter } from "../../base/quantized_format.ts";
 import type { KernelStep, ProgramTensor, Step } from "../../compiler/plan/program.ts";
 import { type Expression, elementwiseOpcodes } from "../../graph/expression.ts";
 import { activations, distributions, type OpName, reductions } from "../../graph/ops.ts";
@@ -35,6 +36,11 @@ function encodeExpression(expression: Expression): number[] {
 function epilogueOperands(inputs: readonly number[], bias: boolean, residual: boolean): number[] {
   const [a, b, ...extra] = inputs as [number, number, ...number[]];
   return [a, b, bias ? extra[0]! : -1, residual ? extra.at(-1)! : -1];
+}
+
+/** A packed matrix as its kernels take it. */
+function packedMatrix({ format, columns }: QuantizedParameter): number[] {
+  return [format.bits, format.group, flag(format.minimum), columns];
 }
 
 /** An op whose kernel has its name and these attributes. */
@@ -94,6 +100,25 @@ const lowerings: { readonly [Op in OpName]: Lowering<Op> } = {
       attributes: [rows, columns, dtypeCode(elements), activations.indexOf(activation), flag(accumulate)],
     };
   },
+  quantize_rows: ({ attributes }) => plain("quantize_rows", [attributes.group]),
+  matmul_quantized: ({ attributes }) => {
+    const { weights, inner, activation, bias, residual } = attributes;
+    return plain("matmul_quantized", [
+      inner,
+      weights[0]!.format.group,
+      activations.indexOf(activation),
+      weights.length,
+      flag(bias),
+      flag(residual),
+      ...weights.flatMap(({ format, columns }) => [format.bits, flag(format.minimum), columns]),
+    ]);
+  },
+  repack_blocks: ({ attributes: { type, rows, columns } }) =>
+    plain("repack_blocks", [blockTypes.indexOf(type), rows, columns]),
+  quantize_matrix: ({ attributes: { format } }) =>
+    plain("quantize_matrix", [format.bits, format.group, flag(format.minimum)]),
+  embedding_quantized: ({ attributes }) => plain("embedding_quantized", packedMatrix(attributes)),
+  dequantize_matrix: ({ attributes }) => plain("dequantize_matrix", packedMatrix(attributes)),
   linear_cross_entropy: () => plain("linear_cross_entropy"),
   linear_cross_entropy_gradient: ({ accumulate }) =>
     plain("linear_cross_entropy_gradient", [flag(accumulate)]),
@@ -115,8 +140,10 @@ const lowerings: { readonly [Op in OpName]: Lowering<Op> } = {
   attention_gradient: ({ attributes }) =>
     plain("attention_gradient", [attributes.scale, flag(attributes.causal), attributes.window]),
   cache_write: () => plain("cache_write"),
+  cache_copy: ({ attributes }) => plain("cache_copy", [attributes.blockSize]),
   paged_attention: ({ attributes }) =>
     plain("paged_attention", [attributes.scale, attributes.window, attributes.blockSize]),
+  sample: () => plain("sample"),
   adamw: () => plain("adamw"),
   adam: () => plain("adam"),
   sgd: () => plain("sgd"),

@@ -29,10 +29,8 @@ export function createNullBackend(options: NullOptions = {}): PlanningBackend {
   return {
     name: "null",
     allocate: (dtype: DType, _elements: number): TensorData => viewOf(dtype, new ArrayBuffer(0)),
-    compile: (graph: Graph, { recompute }: CompileOptions = {}): PlannedExecutable => {
-      const compiled = compileProgram(graph, recompute === undefined ? {} : { recompute });
-      return new NullExecutable(compiled, threads);
-    },
+    compile: (graph: Graph, options: CompileOptions = {}): PlannedExecutable =>
+      new NullExecutable(compileProgram(graph, options), threads),
   };
 }
 

@@ -1,3 +1,4 @@
+import { panelColumns } from "../../base/quantized_format.ts";
 import { boundShape } from "../../base/shape.ts";
 import type { AnyNode, Graph } from "../../graph/graph.ts";
 import { shapeOf } from "../../graph/graph.ts";
@@ -14,6 +15,8 @@ const logitsBytes = 32 * 2 ** 20;
 const lossTokens = { forward: 2048, gradient: 512 };
 /** Attention converts keys and values, and sums their gradients, for one head of a sequence at a time. */
 const attentionBytesPerElement = 16;
+/** Sampling keeps six lists of words as long as the vocabulary (native/kernels/sampling/sampling.h). */
+const samplingBytesPerToken = 24;
 
 interface Scratch {
   /** Bytes of every thread. */
@@ -27,6 +30,13 @@ function scratchOf(node: AnyNode): Scratch {
     case "matmul":
     case "matmul_packed":
       return { each: productBytes, shared: 0 };
+    case "matmul_quantized": {
+      // Float sums of a panel, 504 rows at the most (native/kernels/quantized/matmul.h).
+      const rows = boundShape(shapeOf(node.inputs[0]!))
+        .slice(0, -1)
+        .reduce((a, b) => a * b, 1);
+      return { each: 4 * panelColumns * Math.min(rows, 504), shared: 0 };
+    }
     case "linear_cross_entropy":
     case "linear_cross_entropy_gradient": {
       const gradient = node.op === "linear_cross_entropy_gradient";
@@ -43,6 +53,10 @@ function scratchOf(node: AnyNode): Scratch {
     case "attention_gradient": {
       const [tokens, , size] = boundShape(shapeOf(node.inputs[node.op === "attention" ? 0 : 1]!)) as number[];
       return { each: attentionBytesPerElement * Math.min(tokens!, 4096) * size!, shared: 0 };
+    }
+    case "sample": {
+      const [, vocabulary] = boundShape(shapeOf(node.inputs[0]!)) as [number, number];
+      return { each: samplingBytesPerToken * vocabulary, shared: 0 };
     }
     default:
       return { each: 0, shared: 0 };

@@ -1,12 +1,13 @@
 import { bytesPerElement, type TensorData, viewOf } from "../../base/dtype.ts";
 import { RunError } from "../../base/errors.ts";
 import { elementCount, maximumElements, resolveShape, type SymbolValues } from "../../base/shape.ts";
+import { quantizeParameters } from "../../compiler/passes/quantize_parameters.ts";
 import { type Graph, leavesOf, type Node, type TensorType, typeOf, type Value } from "../../graph/graph.ts";
 import { inPlaceOutputs } from "../../graph/ops.ts";
 import { graphCost } from "../../graph/rules/cost.ts";
 import type { ReferenceTensor } from "../../graph/rules/reference.ts";
 import { verifyGraph } from "../../graph/verify.ts";
-import type { Backend, Bindings, Executable, MemoryPlan, RunOptions } from "../backend.ts";
+import type { Backend, Bindings, CompileOptions, Executable, MemoryPlan, RunOptions } from "../backend.ts";
 import { boundMemory, readBinding, writeBinding } from "./bindings.ts";
 import { evaluateNodes, tensorOf } from "./evaluate.ts";
 
@@ -24,8 +25,9 @@ export function createReferenceBackend(): Backend {
   };
 }
 
-function compileReference(graph: Graph): Executable {
-  verifyGraph(graph);
+function compileReference(recorded: Graph, { quantized }: CompileOptions = {}): Executable {
+  verifyGraph(recorded);
+  const graph = quantized === undefined ? recorded : quantizeParameters(recorded, quantized);
   const leaves = leavesOf(graph);
   const updates = inPlaceUpdates(graph);
   let disposed = false;

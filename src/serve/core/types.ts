@@ -51,7 +51,9 @@ export type Refusal =
   | { readonly kind: "queue_full"; readonly waiting: number; readonly limit: number }
   | { readonly kind: "context_length_exceeded"; readonly tokens: number; readonly limit: number }
   /** Even alone in the pool it would not fit. */
-  | { readonly kind: "pool_too_small"; readonly blocks: number; readonly limit: number };
+  | { readonly kind: "pool_too_small"; readonly blocks: number; readonly limit: number }
+  /** More answers than sequences may run at once. */
+  | { readonly kind: "too_many_answers"; readonly answers: number; readonly limit: number };
 
 /** Consecutive tokens of one sequence, run in one step. */
 export interface Chunk {
@@ -62,7 +64,10 @@ export interface Chunk {
   readonly start: number;
   /** The ids to run: at least one. */
   readonly tokens: readonly number[];
-  /** The blocks of positions 0 to start + tokens.length, in order. */
+  /**
+   * The blocks of positions 0 to start + tokens.length, in order; it may go on beyond. This is the scheduler's own
+   * array: it holds until `update`.
+   */
   readonly blockTable: readonly number[];
   /**
    * The sequences for which a token is to be sampled after the last of these tokens: none within a prompt,
@@ -71,7 +76,10 @@ export interface Chunk {
   readonly samples: readonly number[];
 }
 
-/** The contents of a block, to be copied before the step runs (copy-on-write). */
+/**
+ * The contents of a block, to be copied before the step runs (copy-on-write). No destination is a source of the same
+ * step, or twice a destination, so the order of copies is free.
+ */
 export interface BlockCopy {
   readonly source: number;
   readonly destination: number;
@@ -105,7 +113,9 @@ export interface SequenceInfo {
 
 /** Counts for metrics. */
 export interface CoreStatistics {
+  /** Requests that have not begun, and sequences that lost their blocks. */
   readonly waiting: number;
+  /** Sequences that hold blocks; the answers of one prompt count as one until the prompt is computed. */
   readonly running: number;
   readonly freeBlocks: number;
   /** Blocks that sequences hold, of `blocks`. Cached blocks that nobody holds count as free. */

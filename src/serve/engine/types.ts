@@ -139,6 +139,8 @@ export interface EngineObserver {
   interToken?(seconds: number): void;
   firstToken?(seconds: number): void;
   finished?(report: RequestReport): void;
+  /** A fault inside the engine, for logs: requests are told no more than that there was one. */
+  failed?(error: unknown): void;
 }
 
 /** Gauges of the moment. */

@@ -1,10 +1,8 @@
 import type { DType } from "../../../src/base/dtype.ts";
-import type { AttentionAttributes, OpName } from "../../../src/graph/ops.ts";
+import type { AttentionAttributes, AttentionOp } from "../../../src/graph/ops.ts";
 import { referenceRules } from "../../../src/graph/rules/reference.ts";
 import { integers, normal, type SampleTensor, tensor } from "./draw.ts";
 import type { OpSamples } from "./sample.ts";
-
-type AttentionOp = Extract<OpName, "attention" | "attention_gradient" | "cache_write" | "paged_attention">;
 
 interface Case {
   readonly name: string;
@@ -143,6 +141,31 @@ export const attentionSamples: { readonly [Op in AttentionOp]: OpSamples<Op> } =
         name: "rounded to the cache's dtype",
         inputs: [normal([5, 1, 4], dtype), normal([2, 1, 4], "f32"), integers([2], [1, 4])],
         attributes: {},
+      },
+    ],
+  },
+  cache_copy: {
+    dtypes: floats,
+    make: (dtype) => [
+      {
+        name: "a block that is overwritten and then copied, and one passed over",
+        inputs: [normal([13, 2, 3], dtype), integers([4], [1, 0, 2, 3]), integers([4], [0, 3, -1, 3])],
+        attributes: { blockSize: 3 },
+      },
+      {
+        name: "slots of one number, blocks of one slot",
+        inputs: [normal([5], dtype), integers([2], [4, 0]), integers([2], [1, 4])],
+        attributes: { blockSize: 1 },
+      },
+      {
+        name: "bytes",
+        inputs: [tensor([6, 2], "i8", [...Array(12).keys()]), integers([1], [2]), integers([1], [0])],
+        attributes: { blockSize: 2 },
+      },
+      {
+        name: "blocks that threads share",
+        inputs: [normal([192, 2, 128], dtype), integers([2], [0, 2]), integers([2], [1, 0])],
+        attributes: { blockSize: 64 },
       },
     ],
   },

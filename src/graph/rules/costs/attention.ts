@@ -1,4 +1,4 @@
-import type { AttentionAttributes } from "../../ops.ts";
+import type { AttentionAttributes, AttentionOp } from "../../ops.ts";
 import type { ConcreteType, CostRule } from "../cost.ts";
 import { elements, moving, totalBytes } from "./common.ts";
 
@@ -30,7 +30,7 @@ function productOfScores(q: ConcreteType, offsets: ConcreteType, attributes: Att
 
 /** Costs of the attention ops: products over the pairs that see each other. */
 export const attentionCosts: {
-  readonly [Op in "attention" | "attention_gradient" | "cache_write" | "paged_attention"]: CostRule<Op>;
+  readonly [Op in AttentionOp]: CostRule<Op>;
 } = {
   attention: (inputs, outputs, attributes) =>
     moving(inputs, outputs, 2 * productOfScores(inputs[0]!, inputs[3]!, attributes)),
@@ -41,6 +41,10 @@ export const attentionCosts: {
     flops: 0,
     bytes: totalBytes({ shape: values!.shape, dtype: cache!.dtype }, values!, slots!),
   }),
+  cache_copy: ([cache, sources, destinations], _outputs, { blockSize }) => {
+    const moved = { shape: [sources!.shape[0]! * blockSize, ...cache!.shape.slice(1)], dtype: cache!.dtype };
+    return { flops: 0, bytes: totalBytes(moved, moved, sources!, destinations!) };
+  },
   // Contexts are data: each is taken to fill its row of the block table, each query to see all of it.
   paged_attention: ([q, k, , , contexts, tables], outputs, { window, blockSize }) => {
     const context = tables!.shape[1]! * blockSize;

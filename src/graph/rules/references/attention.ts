@@ -1,5 +1,5 @@
 import { ShapeError } from "../../../base/errors.ts";
-import type { AttentionAttributes } from "../../ops.ts";
+import type { AttentionAttributes, AttentionOp } from "../../ops.ts";
 import type { ReferenceRule, ReferenceTensor } from "../reference.ts";
 import { checkIndex } from "./common.ts";
 
@@ -94,7 +94,7 @@ function checkContext(sequence: number, queries: number, context: number, capaci
 
 /** Meaning of the attention ops. */
 export const attentionReferences: {
-  readonly [Op in "attention" | "attention_gradient" | "cache_write" | "paged_attention"]: ReferenceRule<Op>;
+  readonly [Op in AttentionOp]: ReferenceRule<Op>;
 } = {
   attention: ([q, k, v, offsets], attributes) => {
     const { tokens, heads, size, groups, share } = sizesOf(q!, k!);
@@ -150,6 +150,18 @@ export const attentionReferences: {
       if (slot === -1) return;
       const row = checkIndex("cache_write", "slots", slot, token, limit);
       result.set(values!.values.subarray(token * size, (token + 1) * size), row * size);
+    });
+    return [result];
+  },
+  cache_copy: ([cache, sources, destinations], { blockSize }) => {
+    const result = cache!.values.slice();
+    const blocks = Math.floor(cache!.shape[0]! / blockSize);
+    const size = blocks === 0 ? 0 : (result.length / cache!.shape[0]!) * blockSize;
+    destinations!.values.forEach((destination, index) => {
+      if (destination === -1) return;
+      const from = checkIndex("cache_copy", "sources", sources!.values[index]!, index, blocks);
+      const to = checkIndex("cache_copy", "destinations", destination, index, blocks);
+      result.copyWithin(to * size, from * size, (from + 1) * size);
     });
     return [result];
   },

@@ -39,14 +39,14 @@ function product(a: ReferenceTensor, b: ReferenceTensor): ReferenceTensor {
   return { shape: [...batch, rows, columns], values };
 }
 
-interface Epilogue {
+export interface Epilogue {
   readonly activation: Activation;
   readonly bias: boolean;
   readonly residual: boolean;
 }
 
 /** activation(c + bias) + residual, written over `values`. */
-function applyEpilogue(
+export function applyEpilogue(
   values: Float64Array,
   extra: readonly ReferenceTensor[],
   epilogue: Epilogue,

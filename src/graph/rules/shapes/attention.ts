@@ -1,4 +1,5 @@
 import type { TensorType } from "../../graph.ts";
+import type { AttentionOp } from "../../ops.ts";
 import type { Fail, ShapeRule } from "../shape.ts";
 import {
   operands,
@@ -31,6 +32,11 @@ function checkVector(type: TensorType, name: string, fail: Fail): void {
   requireInteger(type, name, fail);
 }
 
+function checkBlockSize(blockSize: number, fail: Fail): void {
+  if (Number.isInteger(blockSize) && blockSize >= 1) return;
+  fail(`the block size must be a positive integer, got ${blockSize}`);
+}
+
 /** Checks the operands that the op and its gradient share. */
 function checkPacked(q: TensorType, k: TensorType, v: TensorType, offsets: TensorType, fail: Fail): void {
   checkHeads(q, k, v, fail);
@@ -40,7 +46,7 @@ function checkPacked(q: TensorType, k: TensorType, v: TensorType, offsets: Tenso
 
 /** Shapes of the attention ops. */
 export const attentionShapes: {
-  readonly [Op in "attention" | "attention_gradient" | "cache_write" | "paged_attention"]: ShapeRule<Op>;
+  readonly [Op in AttentionOp]: ShapeRule<Op>;
 } = {
   attention: (inputs, _attributes, fail) => {
     const [q, k, v, offsets] = operands(inputs, 4, fail);
@@ -72,6 +78,20 @@ export const attentionShapes: {
     requireEqual(values!.shape[0]!, slots!.shape[0]!, "the tokens of values and slots", fail);
     return [cache!];
   },
+  cache_copy: (inputs, { blockSize }, fail) => {
+    const [cache, sources, destinations] = operands(inputs, 3, fail);
+    if (cache!.shape.length === 0) fail("cache must have rows");
+    checkVector(sources!, "sources", fail);
+    checkVector(destinations!, "destinations", fail);
+    requireEqual(
+      sources!.shape[0]!,
+      destinations!.shape[0]!,
+      "the numbers of sources and destinations",
+      fail,
+    );
+    checkBlockSize(blockSize, fail);
+    return [cache!];
+  },
   paged_attention: (inputs, { blockSize }, fail) => {
     const [q, k, v, queryOffsets, contextLengths, blockTables] = operands(inputs, 6, fail);
     checkHeads(q!, k!, v!, fail);
@@ -91,9 +111,7 @@ export const attentionShapes: {
     if (typeof sequences === "number" && typeof entries === "number" && entries !== sequences + 1) {
       fail(`query_offsets must have ${sequences + 1} entries for ${sequences} sequences, got ${entries}`);
     }
-    if (!Number.isInteger(blockSize) || blockSize < 1) {
-      fail(`the block size must be a positive integer, got ${blockSize}`);
-    }
+    checkBlockSize(blockSize, fail);
     return [q!];
   },
 };
