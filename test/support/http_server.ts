@@ -4,6 +4,33 @@ import { type RunningServer, type ServerOptions, serve } from "../../src/serve/h
 import { createLogger } from "../../src/serve/http/log.ts";
 import { FakeEngine, type FakeOptions } from "./fake_engine.ts";
 
+/** What tests read of bodies; each answer has some of it. */
+export interface ResponseBody {
+  readonly id: string;
+  readonly model: string;
+  readonly created: number;
+  readonly choices: readonly {
+    readonly index: number;
+    readonly text: string;
+    readonly message: Readonly<Record<string, unknown>>;
+    readonly finish_reason: string;
+    readonly logprobs: { readonly top_logprobs: readonly Readonly<Record<string, number>>[] | null };
+  }[];
+  readonly usage: Readonly<Record<string, number>>;
+  readonly data: readonly { readonly embedding: number[] }[];
+  readonly error: {
+    readonly message: string;
+    readonly type: string;
+    readonly param: string | null;
+    readonly code: string | null;
+  };
+}
+
+/** A response whose JSON is typed. */
+export interface ApiResponse extends Response {
+  json(): Promise<ResponseBody>;
+}
+
 /** A server on a fake engine, closed when the test ends. */
 export interface TestServer {
   readonly url: string;
@@ -12,8 +39,8 @@ export interface TestServer {
   /** What was logged, one object a line. */
   readonly logged: Record<string, unknown>[];
   /** POSTs a JSON body, or text and bytes as they are. */
-  post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
-  get(path: string, headers?: Record<string, string>): Promise<Response>;
+  post(path: string, body: unknown, headers?: Record<string, string>): Promise<ApiResponse>;
+  get(path: string, headers?: Record<string, string>): Promise<ApiResponse>;
 }
 
 const open: RunningServer[] = [];
@@ -43,8 +70,8 @@ export async function startServer(
         method: "POST",
         headers: { "content-type": "application/json", ...headers },
         body: typeof body === "string" || body instanceof Uint8Array ? body : JSON.stringify(body),
-      }),
-    get: (path, headers = {}) => fetch(url + path, { headers }),
+      }) as Promise<ApiResponse>,
+    get: (path, headers = {}) => fetch(url + path, { headers }) as Promise<ApiResponse>,
   };
 }
 

@@ -33,8 +33,8 @@ test("a completion has OpenAI's shape", async () => {
 test("16 tokens by default, as with OpenAI, and the length is told as the reason", async () => {
   const { post } = await startServer({ answer: () => "x".repeat(50) });
   const { choices } = await (await post("/v1/completions", { prompt: "a" })).json();
-  expect(choices[0].text).toBe("x".repeat(16));
-  expect(choices[0].finish_reason).toBe("length");
+  expect(choices[0]!.text).toBe("x".repeat(16));
+  expect(choices[0]!.finish_reason).toBe("length");
 });
 
 test("every sampling parameter reaches the engine", async () => {
@@ -141,7 +141,7 @@ test("legacy logprobs", async () => {
   const { choices } = await (
     await post("/v1/completions", { prompt: "x", max_tokens: 2, logprobs: 2 })
   ).json();
-  expect(choices[0].logprobs).toEqual({
+  expect(choices[0]!.logprobs).toEqual({
     tokens: ["a", "b"],
     token_logprobs: [-0.25, -0.25],
     top_logprobs: [
@@ -151,10 +151,10 @@ test("legacy logprobs", async () => {
     text_offset: [0, 1],
   });
   const none = await (await post("/v1/completions", { prompt: "x", max_tokens: 1, logprobs: 0 })).json();
-  expect(none.choices[0].logprobs.top_logprobs).toBeNull();
+  expect(none.choices[0]!.logprobs.top_logprobs).toBeNull();
   // What cannot happen has no number in JSON.
   const many = await (await post("/v1/completions", { prompt: "x", max_tokens: 1, logprobs: 3 })).json();
-  expect(many.choices[0].logprobs.top_logprobs[0]["\u0002"]).toBe(-9999);
+  expect(many.choices[0]!.logprobs.top_logprobs![0]!["\u0002"]).toBe(-9999);
 });
 
 test("a stream of whole characters that adds up to the answer, with usage at the end", async () => {

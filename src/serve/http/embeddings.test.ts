@@ -16,7 +16,7 @@ test("base64 holds little-endian float32", async () => {
   const { post } = await startServer();
   const body = await (await post("/v1/embeddings", { input: [[7, 8]], encoding_format: "base64" })).json();
   // 2, 7, 0.5 and -1.25 as IEEE 754 singles.
-  expect(Buffer.from(body.data[0].embedding, "base64").toString("hex")).toBe(
+  expect(Buffer.from(String(body.data[0]!.embedding), "base64").toString("hex")).toBe(
     "000000400000e0400000003f0000a0bf",
   );
 });

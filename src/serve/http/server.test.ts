@@ -16,7 +16,7 @@ test("the port answers while the model loads, and health tells when it is ready"
     const refused = await fetch(`${server.url}/v1/models`);
     expect(refused.status).toBe(503);
     expect(refused.headers.get("retry-after")).toBe("1");
-    expect((await refused.json()).error.code).toBe("not_ready");
+    expect(await refused.json()).toMatchObject({ error: { code: "not_ready" } });
     expect(await (await fetch(`${server.url}/metrics`)).text()).toContain("process_cpu_seconds_total");
     server.attach(new FakeEngine());
     expect(await (await fetch(`${server.url}/health`)).json()).toEqual({ status: "ok" });
