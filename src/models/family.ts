@@ -43,6 +43,10 @@ export interface ModelFamily {
   build(config: ConfigJson, space: ParameterSpace, where: string): LanguageModel;
   /** The name in a checkpoint file for a parameter's name, where some checkpoints use another. */
   alternativeName?(name: string): string | undefined;
+  /** Weights that are stored [inputs, outputs]; all others are [outputs, inputs]. */
+  readonly transposedWeights?: RegExp;
+  /** Matrices that are never quantized. */
+  readonly staysFloat?: RegExp;
   /** Names that checkpoints may hold and that are not parameters (buffers). */
   readonly ignoredNames?: readonly RegExp[];
 }

@@ -8,7 +8,7 @@ import type { Executable } from "../runtime/backend.ts";
 import { cacheWrite, pagedAttention } from "../tensor/functions.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { packSequences } from "./batch.ts";
-import { type Model, projectLogits } from "./model.ts";
+import { compileOptionsOf, type Model, projectLogits } from "./model.ts";
 import { Sampler, type SamplingOptions } from "./sampling.ts";
 
 /** How to generate. */
@@ -70,7 +70,10 @@ export class CachedDecoder {
     const hidden = language.hidden(input("tokens", [tokens]), input("positions", [tokens]), context, dtype);
     const last = hidden.gather(input("last", [1]));
     const logits = projectLogits(last, language.outputWeight);
-    this.#executable = backend.compile(buildGraph("decode", [{ name: "logits", value: logits.value }]));
+    this.#executable = backend.compile(
+      buildGraph("decode", [{ name: "logits", value: logits.value }]),
+      compileOptionsOf(model.parts),
+    );
     this.#bindings.block_tables = Int32Array.from({ length: blocks }, (_, block) => block);
     this.#bindings.logits = backend.allocate("f32", vocabularySize);
   }

@@ -2,13 +2,18 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { bytesPerElement, type DType, type TensorData } from "../base/dtype.ts";
 import { FileFormatError } from "../base/errors.ts";
+import type { QuantizedParameter } from "../base/quantized_format.ts";
 import { elementCount } from "../base/shape.ts";
 import { checkNames, convertInto, openModelWeights, type TensorReader } from "../checkpoint/index.ts";
-import { ParameterSpace, type ParameterTable } from "../nn/parameters.ts";
+import { type Parameter, ParameterSpace, type ParameterTable } from "../nn/parameters.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { familyOf } from "./families.ts";
 import type { ConfigJson, ModelFamily } from "./family.ts";
-import { Model } from "./model.ts";
+import { isGgufPath, loadGgufModel } from "./gguf/load.ts";
+import { Model, type ModelParts } from "./model.ts";
+import { WeightPacker } from "./pack_weights.ts";
+import { planQuantization, type Quantization } from "./quantization.ts";
+import { transposed } from "./transpose.ts";
 
 /** In which numbers a model computes. */
 export type Precision = "f32" | "bf16";
@@ -59,6 +64,39 @@ function storedNames(
 }
 
 /**
+ * Visits the weights of a model folder, one after another.
+ * @param visit is given a parameter, and how to read it: into memory, as a dtype
+ * @throws FileFormatError naming every tensor that is missing, extra or of another shape.
+ */
+async function visitWeights(
+  folder: string,
+  family: ModelFamily,
+  parameters: ParameterTable,
+  visit: (parameter: Parameter, read: (memory: TensorData, as: DType) => Promise<void>) => Promise<void>,
+): Promise<void> {
+  const reader = await openModelWeights(folder);
+  try {
+    const names = storedNames(family, parameters, reader);
+    const expected = new Map([...parameters.values()].map(({ name, shape }) => [names.get(name)!, shape]));
+    // A tied checkpoint may still hold its output projection.
+    const ignored = [...(family.ignoredNames ?? []), /^lm_head\.weight$/, /rotary_emb\.inv_freq$/];
+    const mayBeExtra = (name: string): boolean => ignored.some((pattern) => pattern.test(name));
+    checkNames(expected, reader, { mayBeExtra });
+    for (const parameter of parameters.values()) {
+      const stored = names.get(parameter.name)!;
+      await visit(parameter, async (memory, as) => {
+        const { dtype } = reader.info(stored);
+        const bytes = new Uint8Array(memory.buffer, memory.byteOffset, memory.byteLength);
+        if (dtype === as) await reader.readInto(stored, bytes);
+        else convertInto(await reader.read(stored), dtype, memory, as);
+      });
+    }
+  } finally {
+    await reader.close();
+  }
+}
+
+/**
  * Fills memory with the weights of a model folder, converting dtypes.
  * @param memoryOf the memory of a parameter, of its tensor's dtype
  * @throws FileFormatError naming every tensor that is missing, extra or of another shape.
@@ -69,52 +107,82 @@ export async function readWeights(
   parameters: ParameterTable,
   memoryOf: (name: string) => TensorData,
 ): Promise<void> {
-  const reader = await openModelWeights(folder);
+  await visitWeights(folder, family, parameters, ({ name, tensor }, read) =>
+    read(memoryOf(name), tensor.dtype),
+  );
+}
+
+/** The weights of a model folder, its matrices quantized one after another. */
+async function readQuantized(
+  folder: string,
+  { family, parameters, backend, dtype }: Pick<ModelParts, "family" | "parameters" | "backend" | "dtype">,
+  quantization: Quantization,
+): Promise<Pick<ModelParts, "weights" | "quantized">> {
+  const weights = new Map<string, TensorData>();
+  const quantized = new Map<string, QuantizedParameter>();
+  const packer = new WeightPacker(backend);
   try {
-    const names = storedNames(family, parameters, reader);
-    const expected = new Map([...parameters.values()].map(({ name, shape }) => [names.get(name)!, shape]));
-    // A tied checkpoint may still hold its output projection.
-    const ignored = [...(family.ignoredNames ?? []), /^lm_head\.weight$/, /rotary_emb\.inv_freq$/];
-    const mayBeExtra = (name: string): boolean => ignored.some((pattern) => pattern.test(name));
-    checkNames(expected, reader, { mayBeExtra });
-    for (const { name, tensor } of parameters.values()) {
-      const stored = names.get(name)!;
-      const memory = memoryOf(name);
-      const { dtype } = reader.info(stored);
-      const bytes = new Uint8Array(memory.buffer, memory.byteOffset, memory.byteLength);
-      if (dtype === tensor.dtype) await reader.readInto(stored, bytes);
-      else convertInto(await reader.read(stored), dtype, memory, tensor.dtype);
-    }
+    await visitWeights(folder, family, parameters, async (parameter, read) => {
+      const { name, shape } = parameter;
+      const plan = planQuantization(parameter, family, quantization);
+      if (plan === undefined) {
+        const memory = backend.allocate(dtype, elementCount(shape));
+        await read(memory, dtype);
+        weights.set(name, memory);
+        return;
+      }
+      const { transposed: isTransposed, ...packed } = plan;
+      const floats = new Float32Array(elementCount(shape));
+      await read(floats, "f32");
+      const matrix = isTransposed ? transposed(floats, shape) : floats;
+      weights.set(name, await packer.quantize(packed, matrix, "f32"));
+      quantized.set(name, packed);
+    });
   } finally {
-    await reader.close();
+    packer.dispose();
   }
+  return { weights, quantized };
 }
 
 /** Options of `loadModelWith`. */
 export interface LoadOptions {
   /** "f32" by default. */
   readonly precision?: Precision;
+  /** How to quantize weights that are floats in the file; by default they stay floats. */
+  readonly quantization?: Quantization;
+  /** Whether weights that are quantized in the file become floats; by default they stay quantized. */
+  readonly dequantize?: boolean;
 }
 
 /**
- * Loads a Hugging Face folder onto a backend.
+ * Loads a model onto a backend: a Hugging Face folder, or a file whose name ends with `.gguf`.
  * @throws FileFormatError, ConfigError saying what is wrong with which file.
  */
 export async function loadModelWith(
   backend: Backend,
-  folder: string,
+  path: string,
   options: LoadOptions = {},
 ): Promise<Model> {
+  return isGgufPath(path)
+    ? await loadGgufModel(backend, path, options)
+    : await loadModelFolder(backend, path, options);
+}
+
+async function loadModelFolder(backend: Backend, folder: string, options: LoadOptions): Promise<Model> {
   const dtype: DType = options.precision ?? "f32";
   const { config, where } = await readModelConfig(folder);
   const family = familyOf(config, where);
   const space = ParameterSpace.create(dtype);
   const language = family.build(config, space, where);
+  const parts = { family, config, language, parameters: space.table, backend, dtype };
+  if (options.quantization !== undefined) {
+    return new Model({ ...parts, ...(await readQuantized(folder, parts, options.quantization)) });
+  }
   const weights = new Map<string, TensorData>();
   for (const { name, shape } of space.table.values())
     weights.set(name, backend.allocate(dtype, elementCount(shape)));
   await readWeights(folder, family, space.table, (name) => weights.get(name)!);
-  return new Model({ family, config, language, parameters: space.table, weights, backend, dtype });
+  return new Model({ ...parts, weights });
 }
 
 /** Bytes that a model's weights take in a dtype. */

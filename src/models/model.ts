@@ -1,12 +1,13 @@
 import type { DType, TensorData } from "../base/dtype.ts";
-import { DataError } from "../base/errors.ts";
+import { ConfigError, DataError } from "../base/errors.ts";
+import type { QuantizedParameter } from "../base/quantized_format.ts";
 import { symbolic } from "../base/shape.ts";
 import { leaf } from "../graph/build.ts";
 import { gradients } from "../graph/gradient.ts";
 import { buildGraph, type GraphOutput } from "../graph/graph.ts";
 import { packedContext } from "../nn/attention.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
-import type { Backend, Bindings, Executable } from "../runtime/backend.ts";
+import type { Backend, Bindings, CompileOptions, Executable } from "../runtime/backend.ts";
 import { linear, linearCrossEntropy } from "../tensor/functions.ts";
 import { Session } from "../tensor/session.ts";
 import { makeTensor, Tensor } from "../tensor/tensor.ts";
@@ -41,9 +42,16 @@ export interface ModelParts {
   readonly parameters: ParameterTable;
   /** The values of every parameter, by name. */
   readonly weights: ReadonlyMap<string, TensorData>;
+  /** The parameters whose values are packed quantized weights (u8). */
+  readonly quantized?: ReadonlyMap<string, QuantizedParameter>;
   readonly backend: Backend;
   /** The dtype in which the model computes and keeps its weights. */
   readonly dtype: DType;
+}
+
+/** How programs of a model are compiled. */
+export function compileOptionsOf({ quantized }: ModelParts): CompileOptions {
+  return quantized === undefined ? {} : { quantized };
 }
 
 /** A model with its weights, ready to compute. */
@@ -112,7 +120,14 @@ export class Model {
     const batch = packSequences(sequences, this.facts);
     requireTargets(batch);
     const bound = boundFor(batch.tokens.length);
-    const { backend, parameters } = this.parts;
+    const { backend, parameters, quantized } = this.parts;
+    if (quantized !== undefined && quantized.size > 0) {
+      throw new ConfigError("quantized_gradients", "a model with quantized weights has no gradients", {
+        expected: "weights in floats",
+        received: `${quantized.size} quantized weights`,
+        hint: "load the model without quantization; `slipstream convert` makes floats of a quantized file",
+      });
+    }
     const executable = this.#program(`gradients ${bound}`, () => {
       const weight = new Tensor(leaf("weight", "input", [], "f32"));
       const loss = this.#losses(packedLeaves(bound)).sum().multiply(weight);
@@ -161,7 +176,7 @@ export class Model {
   #program(key: string, outputs: () => GraphOutput[]): Executable {
     let executable = this.#programs.get(key);
     if (executable === undefined) {
-      executable = this.parts.backend.compile(buildGraph(key, outputs()));
+      executable = this.parts.backend.compile(buildGraph(key, outputs()), compileOptionsOf(this.parts));
       this.#programs.set(key, executable);
     }
     return executable;

@@ -33,13 +33,26 @@ SLIPSTREAM_INLINE void narrow_row(const float* row, int64_t size, Vector factor,
   if (d < size) (Vector::load(row + d, size - d) * factor).store(elements + d, size - d);
 }
 
-// Row `index` in the element type of `row`, zero from the head size up to the pitch. bf16 comes from bf16.
+// A row of i8 times its scale, rounded to the element type.
+template <class Element>
+SLIPSTREAM_INLINE void dequantize_row(const uint8_t* source, float scale, int64_t size, Element* row) {
+  const int8_t* elements = reinterpret_cast<const int8_t*>(source);
+  const Vector factor = scale;
+  int64_t d = 0;
+  for (; d + Vector::lanes <= size; d += Vector::lanes) (widen(elements + d) * factor).store(row + d);
+  if (d < size) (widen(elements + d, size - d) * factor).store(row + d, size - d);
+}
+
+// Row `index` in the element type of `row`, zero from the head size up to the pitch. bf16 comes from bf16 or
+// i8.
 template <class Element>
 SLIPSTREAM_INLINE void copy_row(const Rows& source, int64_t index, int64_t size, int64_t pitch,
                                 Element* row) {
   constexpr bool kBf16 = sizeof(Element) == 2;
   const uint8_t* from = source.row(index);
-  if (kBf16 || source.dtype == DType::f32) {
+  if (source.dtype == DType::i8) {
+    dequantize_row(from, source.scale(index), size, row);
+  } else if (kBf16 || source.dtype == DType::f32) {
     std::memcpy(row, from, size * sizeof(Element));
   } else if constexpr (!kBf16) {
     if (source.dtype == DType::bf16) {

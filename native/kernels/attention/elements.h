@@ -11,6 +11,8 @@ inline float element(const Rows& rows, int64_t row, int64_t d) {
   const uint8_t* data = rows.row(row);
   if (rows.dtype == DType::f32) return reinterpret_cast<const float*>(data)[d];
   if (rows.dtype == DType::bf16) return to_float(reinterpret_cast<const bf16*>(data)[d]);
+  if (rows.dtype == DType::i8)
+    return rows.scale(row) * static_cast<float>(reinterpret_cast<const int8_t*>(data)[d]);
   return to_float(reinterpret_cast<const f16*>(data)[d]);
 }
 

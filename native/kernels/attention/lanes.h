@@ -117,15 +117,65 @@ SLIPSTREAM_INLINE void transpose_lanes(Vector (&rows)[Vector::lanes]) {
 #endif
 }
 
-// Lane i of the result is the sum over the lanes of rows[i], by halving.
-SLIPSTREAM_INLINE Vector sums_of_lanes(Vector (&rows)[Vector::lanes]) {
-  transpose_lanes(rows);
+// Lane i of the result is the sum over the lanes of rows[i]: neighbours are added pair by pair, which takes
+// half the shuffles of a transpose.
+SLIPSTREAM_INLINE Vector sums_of_lanes(const Vector (&rows)[Vector::lanes]) {
+#if defined(__AVX512F__)
+  __m512 fours[4];
 #pragma GCC unroll 4
-  for (int64_t half = Vector::lanes / 2; half > 0; half /= 2) {
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < half; i++) rows[i] = rows[i] + rows[i + half];
+  for (int i = 0; i < 4; i++) {
+    const __m512 a = rows[4 * i].value, b = rows[4 * i + 1].value;
+    const __m512 c = rows[4 * i + 2].value, d = rows[4 * i + 3].value;
+    const __m512d ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+    const __m512d cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+    fours[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)),
+                             _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
   }
-  return rows[0];
+  const auto join = [](__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  };
+  return join(join(fours[0], fours[1]), join(fours[2], fours[3]));
+#elif defined(SLIPSTREAM_NEON)
+  return vpaddq_f32(vpaddq_f32(rows[0].value, rows[1].value), vpaddq_f32(rows[2].value, rows[3].value));
+#else
+  __m256 fours[2];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; i++) {
+    fours[i] = _mm256_hadd_ps(_mm256_hadd_ps(rows[4 * i].value, rows[4 * i + 1].value),
+                              _mm256_hadd_ps(rows[4 * i + 2].value, rows[4 * i + 3].value));
+  }
+  return _mm256_add_ps(_mm256_permute2f128_ps(fours[0], fours[1], 0x20),
+                       _mm256_permute2f128_ps(fours[0], fours[1], 0x31));
+#endif
+}
+
+// Elements of a cache's row as float32; the second form takes the first `count`, and zeros behind them.
+template <class T>
+SLIPSTREAM_INLINE Vector widen(const T* row) {
+  return Vector::load(row);
+}
+template <class T>
+SLIPSTREAM_INLINE Vector widen(const T* row, int64_t count) {
+  return Vector::load(row, count);
+}
+SLIPSTREAM_INLINE Vector widen(const int8_t* row) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row));
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+#elif defined(SLIPSTREAM_NEON)
+  int32_t bytes;
+  __builtin_memcpy(&bytes, row, sizeof(bytes));
+  const int8x8_t words = vreinterpret_s8_s32(vdup_n_s32(bytes));
+  return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(words))));
+#else
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+#endif
+}
+SLIPSTREAM_INLINE Vector widen(const int8_t* row, int64_t count) {
+  int8_t copy[Vector::lanes] = {};
+  for (int64_t i = 0; i < count; i++) copy[i] = row[i];
+  return widen(copy);
 }
 
 }  // namespace

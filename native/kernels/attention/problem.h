@@ -49,17 +49,21 @@ struct Visibility {
 
 // Rows of one head: row i is `size` elements at data + i * stride bytes. With a block table, row i is at slot
 // blocks[i / block_size] * block_size + i % block_size instead.
+// Elements of i8 stand for as many times the scale of their slot, scales[slot * scale_stride].
 struct Rows {
   uint8_t* data = nullptr;
   DType dtype = DType::f32;
   int64_t stride = 0;
   const int32_t* blocks = nullptr;
   int64_t block_size = 1;
+  const float* scales = nullptr;
+  int64_t scale_stride = 0;
 
-  SLIPSTREAM_INLINE uint8_t* row(int64_t index) const {
-    if (blocks != nullptr) index = blocks[index / block_size] * block_size + index % block_size;
-    return data + index * stride;
+  SLIPSTREAM_INLINE int64_t slot(int64_t index) const {
+    return blocks == nullptr ? index : blocks[index / block_size] * block_size + index % block_size;
   }
+  SLIPSTREAM_INLINE uint8_t* row(int64_t index) const { return data + slot(index) * stride; }
+  SLIPSTREAM_INLINE float scale(int64_t index) const { return scales[slot(index) * scale_stride]; }
 };
 
 // Rows of head `head` of a tensor [tokens, heads, size], from token `first` on.

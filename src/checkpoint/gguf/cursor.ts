@@ -90,7 +90,7 @@ export class Cursor {
 
   /** @throws FileFormatError where `count` things of `bytesEach` bytes are more than the rest of the file. */
   requireRoom(count: number | bigint, bytesEach: number, what: string): void {
-    if (BigInt(count) * BigInt(bytesEach) <= BigInt(this.left)) return;
+    if (Number(count) * bytesEach <= this.left) return;
     throw new FileFormatError("gguf_length", "a length in a GGUF file goes past the file's end", {
       where: `${what}, at byte ${this.position} of ${this.#path}`,
       expected: `at most ${Math.floor(this.left / bytesEach)}, for ${this.left} bytes are left`,
@@ -99,9 +99,11 @@ export class Cursor {
     });
   }
 
-  /** A text: its length in bytes (uint64), then UTF-8. */
+  /** A text: its length in bytes (uint64), then UTF-8. Vocabularies have a hundred thousand: no BigInt here. */
   string(what: string): string {
-    const length = this.count(`the length of ${what}`, 1);
+    const at = this.#take(8, what);
+    const length = this.#buffer.readUInt32LE(at) + this.#buffer.readUInt32LE(at + 4) * 2 ** 32;
+    if (length > this.left) this.requireRoom(length, 1, `the length of ${what}`);
     const start = this.#take(length, what);
     return this.#buffer.toString("utf8", start, start + length);
   }

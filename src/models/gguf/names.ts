@@ -1,4 +1,5 @@
 import { ConfigError } from "../../base/errors.ts";
+import type { ModelFamily } from "../family.ts";
 
 /** The architectures of GGUF files that Slipstream reads and writes, and the family that builds each. */
 export const ggufArchitectures = ["llama", "qwen2", "qwen3", "gpt2"] as const;
@@ -78,6 +79,7 @@ export type StoredOrder =
 /** How a parameter is stored in GGUF files. */
 export function storedOrder(
   architecture: GgufArchitecture,
+  family: ModelFamily,
   name: string,
   heads: { readonly query: number; readonly key: number },
 ): StoredOrder {
@@ -85,6 +87,6 @@ export function storedOrder(
     if (/\.self_attn\.q_proj\.(weight|bias)$/.test(name)) return { kind: "interleaved", heads: heads.query };
     if (/\.self_attn\.k_proj\.(weight|bias)$/.test(name)) return { kind: "interleaved", heads: heads.key };
   }
-  if (architecture === "gpt2" && /\.(c_attn|c_proj|c_fc)\.weight$/.test(name)) return { kind: "transposed" };
+  if (family.transposedWeights?.test(name) === true) return { kind: "transposed" };
   return { kind: "same" };
 }

@@ -3,8 +3,9 @@ import { elementCount } from "../../base/shape.ts";
 import { decodeTensor, type GgufFile, type GgufTensor } from "../../checkpoint/gguf/index.ts";
 import { checkNames, convertInto } from "../../checkpoint/index.ts";
 import type { Parameter, ParameterTable } from "../../nn/parameters.ts";
-import type { ConfigJson } from "../family.ts";
+import type { ConfigJson, ModelFamily } from "../family.ts";
 import { ConfigReader } from "../read_config.ts";
+import { transposed } from "../transpose.ts";
 import { type GgufArchitecture, ggufName, type StoredOrder, storedOrder } from "./names.ts";
 import { halvesFromPairs } from "./permute.ts";
 
@@ -33,13 +34,13 @@ const notParameters = [/^rope_freqs\.weight$/, /\.attn_rot_embd$/];
 export function matchParameters(
   file: GgufFile,
   architecture: GgufArchitecture,
-  config: ConfigJson,
+  { config, family }: { readonly config: ConfigJson; readonly family: ModelFamily },
   parameters: ParameterTable,
 ): StoredParameter[] {
   const heads = headsOf(config, file.path);
   const expected = new Map<string, readonly number[]>();
   const matched = [...parameters.values()].map((parameter) => {
-    const order = storedOrder(architecture, parameter.name, heads);
+    const order = storedOrder(architecture, family, parameter.name, heads);
     const name = ggufName(architecture, parameter.name) ?? parameter.name;
     expected.set(name, order.kind === "transposed" ? parameter.shape.toReversed() : parameter.shape);
     return { parameter, order, name };
@@ -126,15 +127,4 @@ function storedDType(type: GgufTensor["type"]): "f32" | "f16" | "bf16" | undefin
   if (type === "F32") return "f32";
   if (type === "F16") return "f16";
   return type === "BF16" ? "bf16" : undefined;
-}
-
-/** [rows, columns] as [columns, rows]. */
-export function transposed(values: Float32Array, [rows, columns]: readonly number[]): Float32Array {
-  const result = new Float32Array(values.length);
-  for (let row = 0; row < rows!; row++) {
-    for (let column = 0; column < columns!; column++) {
-      result[column * rows! + row] = values[row * columns! + column]!;
-    }
-  }
-  return result;
 }

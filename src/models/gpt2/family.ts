@@ -31,5 +31,7 @@ export const gpt2: ModelFamily = {
   // The first checkpoints leave the prefix out.
   alternativeName: (name) =>
     name.startsWith("transformer.") ? name.slice("transformer.".length) : undefined,
+  transposedWeights: /\.(c_attn|c_proj|c_fc)\.weight$/,
+  staysFloat: /\.wpe\.weight$/,
   ignoredNames: [/\.attn\.(bias|masked_bias)$/],
 };

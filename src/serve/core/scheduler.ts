@@ -43,6 +43,9 @@ export class Scheduler {
   #prefixQueries = 0;
   #prefixHits = 0;
 
+  /** The last plan had no blocks for those who wait. */
+  #short = false;
+
   // The step that is being planned.
   #budget = 0;
   #decodes: Chunk[] = [];
@@ -59,8 +62,8 @@ export class Scheduler {
   }
 
   /**
-   * Takes a request in, or says why not; a refused request leaves no trace. Where so many sequences may run at once
-   * that it would find a place, its request is never refused as `queue_full`.
+   * Takes a request in, or says why not; a refused request leaves no trace. Only those for
+   * whom the next step has no room count as waiting: a burst that can start at once is not refused as `queue_full`.
    * @throws InternalError for what its caller should have checked: an empty prompt, counts below 1, an id in use.
    */
   add(request: CoreRequest): { readonly sequences: readonly SequenceInfo[] } | { readonly refusal: Refusal } {
@@ -108,16 +111,18 @@ export class Scheduler {
     this.#decodes = [];
     this.#pieces = [];
     this.#planned = [];
+    const wasShort = this.#short;
+    this.#short = false;
     const preemptions = this.#preemptions;
     if (this.#options.policy === "splitfuse") {
       this.#assignDecodes();
-      this.#assignPieces();
+      this.#assignPieces(wasShort);
       this.#place();
-      if (this.#preemptions === preemptions) this.#admit();
+      this.#admit(preemptions);
     } else {
-      this.#assignPieces();
+      this.#assignPieces(wasShort);
       this.#place();
-      if (this.#preemptions === preemptions) this.#admit();
+      this.#admit(preemptions);
       if (this.#planned.length === 0) {
         this.#assignDecodes();
         this.#place();
@@ -297,14 +302,22 @@ export class Scheduler {
     if (request.answers > maximumSequences) {
       return { kind: "too_many_answers", answers: request.answers, limit: maximumSequences };
     }
-    const waiting = this.#waiting.size;
-    if (waiting < maximumWaiting) return undefined;
-    let places = this.#places() + request.answers;
+    const unplaced = this.#unplaced(request.answers);
+    if (unplaced <= maximumWaiting) return undefined;
+    return { kind: "queue_full", waiting: unplaced - 1, limit: maximumWaiting };
+  }
+
+  /** How many would find no room in the next step if a request of so many answers were added, as far as is known. */
+  #unplaced(answers: number): number {
+    if (this.#short) return this.#waiting.size + 1;
+    let places = this.#places();
+    let placed = 0;
     for (const sequence of this.#waiting) {
       places += sequence.places;
-      if (places > maximumSequences) break;
+      if (places > this.#options.maximumSequences) return this.#waiting.size - placed + 1;
+      placed++;
     }
-    return places > maximumSequences ? { kind: "queue_full", waiting, limit: maximumWaiting } : undefined;
+    return places + answers > this.#options.maximumSequences ? 1 : 0;
   }
 
   #enlist(sequence: Sequence): void {
@@ -327,22 +340,41 @@ export class Scheduler {
     }
   }
 
-  #assignPieces(): void {
+  #assignPieces(wasShort: boolean): void {
     for (const sequence of this.#running) {
       if (sequence.decodes) continue;
-      const piece = this.#piece(sequence.remaining);
+      const spared = wasShort ? 0 : this.#wantedAhead(sequence.request.priority);
+      // Never nothing: the first of all goes on even if those ahead of it then find no blocks.
+      const piece = this.#piece(
+        sequence.remaining,
+        Math.max(Math.min(1, this.#budget), this.#budget - spared),
+      );
       sequence.planned = piece;
       this.#budget -= piece;
     }
   }
 
-  /** How much of `remaining` tokens of a prompt fits into the step. */
-  #piece(remaining: number): number {
+  /** Budget that those who wait with a smaller priority would take, if there are places for them. */
+  #wantedAhead(priority: number): number {
+    const { policy, maximumSequences } = this.#options;
+    if (policy !== "splitfuse") return 0;
+    let tokens = 0;
+    let places = this.#places();
+    for (const sequence of this.#waiting) {
+      places += sequence.places;
+      if (sequence.request.priority >= priority || places > maximumSequences || tokens >= this.#budget) break;
+      if (sequence.awaited?.settled !== false) tokens += sequence.tokens.length;
+    }
+    return tokens;
+  }
+
+  /** How much of `remaining` tokens of a prompt fits into what is left of the step. */
+  #piece(remaining: number, budget: number): number {
     const { policy, tokenBudget } = this.#options;
-    if (remaining <= this.#budget) return remaining;
+    if (remaining <= budget) return remaining;
     // Whole prompts, unless even a whole step is too short.
-    if (policy === "prefill-first" && this.#budget < tokenBudget) return 0;
-    return this.#budget;
+    if (policy === "prefill-first" && budget < tokenBudget) return 0;
+    return budget;
   }
 
   /** Gives the running sequences blocks for what was assigned to them, in their order. */
@@ -360,8 +392,16 @@ export class Scheduler {
     }
   }
 
-  /** Starts waiting sequences while budget, places and blocks last. Takes nothing from those that run. */
-  #admit(): void {
+  /**
+   * Starts waiting sequences while budget, places and blocks last. Takes nothing from those that run, and starts
+   * nobody in a step for which others lost their blocks.
+   * @param preemptions their number before this step
+   */
+  #admit(preemptions: number): void {
+    if (this.#preemptions > preemptions) {
+      this.#short = true;
+      return;
+    }
     let places = this.#options.maximumSequences - this.#places();
     if (this.#budget === 0 || places <= 0 || this.#waiting.size === 0) return;
     // Blocks that running sequences still need for what they know, and soon one more each.
@@ -381,8 +421,11 @@ export class Scheduler {
         cached.blocks.length +
         rewritten +
         sequence.forks.length;
-      if (this.#running.length > 0 && needed + promised > pool.free - cached.unheld) return "refused";
-      const piece = this.#piece(sequence.tokens.length - cached.tokens);
+      if (this.#running.length > 0 && needed + promised > pool.free - cached.unheld) {
+        this.#short = true;
+        return "refused";
+      }
+      const piece = this.#piece(sequence.tokens.length - cached.tokens, this.#budget);
       if (piece === 0) return "refused";
 
       this.#blocks.start(sequence, cached);

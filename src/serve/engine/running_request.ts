@@ -52,13 +52,15 @@ export class Answer {
   ending: Ending | undefined;
   /** Whether its last piece has been handed over. */
   delivered = false;
+  /** What its constraint threw while the operands of a step were written: other requests must not suffer. */
+  fault: unknown;
 
   constructor(request: RunningRequest, info: SequenceInfo, sources: TextSources, seed: number) {
     const { checked, prompt, ending } = request;
     this.request = request;
     this.index = info.answer;
     this.sequence = info.sequence;
-    this.constraint = request.source.grammar?.start();
+    this.constraint = this.#guard(request.source.grammar?.start());
     this.sampling = new SamplingState(checked, prompt, { seed, answer: info.answer, ending: [...ending] });
     this.text = new AnswerText(sources.tokenizer, { context: prompt, ...checked });
   }
@@ -86,6 +88,22 @@ export class Answer {
       this.ending = { reason: "length" };
     }
     return { answer: this, token, logprobs, text, ending: this.ending };
+  }
+
+  /** The constraint, but where it fails it allows nothing. */
+  #guard(constraint: TokenConstraint | undefined): TokenConstraint | undefined {
+    if (constraint === undefined) return undefined;
+    return {
+      fillMask: (mask) => {
+        try {
+          constraint.fillMask(mask);
+        } catch (error) {
+          this.fault = error;
+          mask.fill(0);
+        }
+      },
+      accept: (token) => constraint.accept(token),
+    };
   }
 
   /** The piece of a delivery. */

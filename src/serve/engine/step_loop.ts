@@ -77,7 +77,12 @@ export class StepLoop {
   ): Refusal | undefined {
     const result = this.#scheduler.add(core);
     if ("refusal" in result) return result.refusal;
-    request.answers = result.sequences.map((info) => makeAnswer(info));
+    try {
+      request.answers = result.sequences.map((info) => makeAnswer(info));
+    } catch (error) {
+      this.#scheduler.abort(core.id);
+      throw error;
+    }
     for (const answer of request.answers) this.#answers.set(answer.sequence, answer);
     this.#requests.set(request.key, request);
     this.#wake?.();
@@ -235,6 +240,7 @@ export class StepLoop {
   #accept(answer: Answer, token: number, row: number): Delivery | undefined {
     const { logprobs } = answer.request.checked;
     try {
+      if (answer.fault !== undefined) throw answer.fault;
       if (token < 0) throw new InternalError(`sampling gave ${token} instead of a token`);
       return answer.accept(
         token,
