@@ -189,6 +189,28 @@ describe("admission", () => {
     },
   );
 
+  test("leaves running sequences the blocks that they need soon", () => {
+    const simulation = new ServingSimulation({ blocks: 6, tokenBudget: 64 });
+    simulation.add(request("a", text(7, 1), { maximumTokens: 2 }));
+    // Four blocks, and four are free; but a may need one.
+    simulation.add(request("b", text(16, 2)));
+    expect(shape(simulation.step())).toEqual([["a", 7]]);
+    expect(shape(simulation.step())).toEqual([["a", 1]]);
+    expect(shape(simulation.step())).toEqual([["b", 16]]);
+  });
+
+  test("counts cached blocks that it would hold as taken", () => {
+    const simulation = new ServingSimulation({ blocks: 8, tokenBudget: 64 });
+    simulation.add(request("x", text(16, 1)));
+    simulation.step();
+    simulation.add(request("a", text(12, 2), { maximumTokens: 5 }));
+    simulation.step();
+    // Of 5 free blocks 4 are x's; with them one is left for b's other 8 tokens.
+    simulation.add(request("b", [...text(16, 1), ...text(8, 3)]));
+    expect(shape(simulation.step())).toEqual([["a", 1]]);
+    simulation.drain();
+  });
+
   test("a large request at the head is not passed by", () => {
     const simulation = new ServingSimulation({ blocks: 8, tokenBudget: 64 });
     simulation.add(request("a", text(16, 1), { maximumTokens: 3 }));
@@ -221,6 +243,17 @@ describe("shared prefixes", () => {
     expect(simulation.scheduler.statistics).toMatchObject({ prefixQueries: 14 + 15 + 13, prefixHits: 12 });
     simulation.drain();
     expect(simulation.scheduler.cachedTokens("b")).toBe(0);
+  });
+
+  test("outlive what follows them", () => {
+    const simulation = new ServingSimulation({ blocks: 4 });
+    simulation.add(request("a", text(12, 1)));
+    simulation.drain();
+    // One block is unused; the other comes from a's end.
+    simulation.add(request("b", text(8, 2)));
+    simulation.drain();
+    simulation.add(request("c", text(12, 1)));
+    expect(simulation.step().chunks[0]!.start).toBe(8);
   });
 
   test("include what was answered", () => {
