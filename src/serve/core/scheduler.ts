@@ -1,6 +1,9 @@
 import { InternalError } from "../../base/errors.ts";
 import { rootKey } from "./block_keys.ts";
 import { checkOptions, checkRequest } from "./check_input.ts";
+import { checkPlaces } from "./check_places.ts";
+import { matchResults } from "./match_results.ts";
+import { maximumLength, refuse } from "./refuse.ts";
 import { type ActiveRequest, insertByRight, Sequence } from "./sequence.ts";
 import { SequenceBlocks } from "./sequence_blocks.ts";
 import type {
@@ -69,7 +72,7 @@ export class Scheduler {
   add(request: CoreRequest): { readonly sequences: readonly SequenceInfo[] } | { readonly refusal: Refusal } {
     checkRequest(request);
     if (this.#requests.has(request.id)) throw new InternalError(`request ${request.id} was added before`);
-    const refusal = this.#refusal(request);
+    const refusal = refuse(request, this.#options, () => this.#unplaced(request.answers));
     if (refusal !== undefined) return { refusal };
     const active: ActiveRequest = {
       id: request.id,
@@ -77,7 +80,7 @@ export class Scheduler {
       priority: request.priority ?? 0,
       tenant: request.tenant ?? "",
       promptLength: request.prompt.length,
-      maximumLength: this.#maximumLength(request),
+      maximumLength: maximumLength(request, this.#options),
       rootKey: rootKey(request.cacheSalt),
       sequences: new Set(),
       cachedTokens: undefined,
@@ -152,7 +155,7 @@ export class Scheduler {
       if (results.length === 0) return [];
       throw new InternalError(`${results.length} results came and no step is in flight`);
     }
-    const sampled = this.#match(flight, results);
+    const sampled = matchResults(this.#sequences, flight, results);
     this.#flight = undefined;
     for (const sequence of flight) this.#blocks.advance(sequence);
     this.#blocks.settleCopies();
@@ -259,52 +262,10 @@ export class Scheduler {
    */
   check(): void {
     this.#blocks.check(this.#running);
-    const waiting = [...this.#waiting];
-    if (waiting.length !== this.#waiting.size) {
-      throw new InternalError(`${waiting.length} sequences wait, ${this.#waiting.size} were counted`);
-    }
-    for (const sequence of waiting) {
-      if (sequence.table.length > 0 || sequence.claims.length > 0) {
-        throw new InternalError(`sequence ${sequence.id} waits and holds block ${sequence.table[0]}`);
-      }
-    }
-    const listed = new Set<Sequence>();
-    for (const sequence of [...this.#running, ...waiting]) {
-      for (const each of [sequence, ...sequence.forks]) {
-        if (listed.has(each)) throw new InternalError(`sequence ${each.id} is in two places`);
-        if (this.#sequences.get(each.id) !== each || !each.request.sequences.has(each)) {
-          throw new InternalError(`sequence ${each.id} goes on after its end`);
-        }
-        listed.add(each);
-      }
-    }
-    if (listed.size !== this.#sequences.size) {
-      throw new InternalError(`${this.#sequences.size} sequences live, ${listed.size} of them have a place`);
-    }
+    checkPlaces(this.#running, this.#waiting, this.#sequences);
     if (this.#places() > this.#options.maximumSequences) {
       throw new InternalError(`${this.#places()} sequences run`);
     }
-  }
-
-  #maximumLength(request: CoreRequest): number {
-    return Math.min(request.prompt.length + request.maximumTokens, this.#options.maximumContext);
-  }
-
-  #refusal(request: CoreRequest): Refusal | undefined {
-    const { maximumContext, blocks, maximumSequences, maximumWaiting } = this.#options;
-    const tokens = request.prompt.length;
-    if (tokens >= maximumContext) {
-      return { kind: "context_length_exceeded", tokens, limit: maximumContext };
-    }
-    // The last token of an answer is never computed.
-    const needed = this.#blocks.blocksFor(this.#maximumLength(request) - 1);
-    if (needed > blocks) return { kind: "pool_too_small", blocks: needed, limit: blocks };
-    if (request.answers > maximumSequences) {
-      return { kind: "too_many_answers", answers: request.answers, limit: maximumSequences };
-    }
-    const unplaced = this.#unplaced(request.answers);
-    if (unplaced <= maximumWaiting) return undefined;
-    return { kind: "queue_full", waiting: unplaced - 1, limit: maximumWaiting };
   }
 
   /** How many would find no room in the next step if a request of so many answers were added, as far as is known. */
@@ -491,27 +452,6 @@ export class Scheduler {
     this.#preempted.push(sequence.id);
     this.#preemptions++;
     return sequence;
-  }
-
-  /** Finds the sequences of the results; every one that is due must have exactly one. */
-  #match(flight: readonly Sequence[], results: readonly SampledToken[]): ReadonlyMap<Sequence, SampledToken> {
-    const sampled = new Map<Sequence, SampledToken>();
-    for (const result of results) {
-      const sequence = this.#sequences.get(result.sequence);
-      if (sequence?.due !== true || sampled.has(sequence)) {
-        throw new InternalError(`a token of sequence ${result.sequence} came that was not to be sampled`);
-      }
-      sampled.set(sequence, result);
-    }
-    for (const carrier of flight) {
-      if (!carrier.due) continue;
-      for (const sequence of [carrier, ...carrier.forks]) {
-        if (!sequence.ended && !sampled.has(sequence)) {
-          throw new InternalError(`sequence ${sequence.id} was to be sampled and got no token`);
-        }
-      }
-    }
-    return sampled;
   }
 
   /** After the prompt, the answers that a sequence carries become sequences that share its blocks. */
