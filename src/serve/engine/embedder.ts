@@ -2,7 +2,7 @@ import type { TensorData } from "../../base/dtype.ts";
 import { symbolic } from "../../base/shape.ts";
 import { leaf } from "../../graph/build.ts";
 import { apply, buildGraph } from "../../graph/graph.ts";
-import type { Model } from "../../models/index.ts";
+import { compileOptionsOf, type Model } from "../../models/index.ts";
 import { packedContext } from "../../nn/attention.ts";
 import type { Executable } from "../../runtime/backend.ts";
 import { Tensor } from "../../tensor/tensor.ts";
@@ -127,7 +127,10 @@ export class Embedder {
     });
     const size = hidden.shape[1] as number;
     this.#program = {
-      executable: backend.compile(buildGraph("embed", [{ name: "sums", value: sums }])),
+      executable: backend.compile(
+        buildGraph("embed", [{ name: "sums", value: sums }]),
+        compileOptionsOf(this.#model.parts),
+      ),
       bound,
       tokens: backend.allocate("i32", bound) as Int32Array,
       positions: backend.allocate("i32", bound) as Int32Array,

@@ -2,7 +2,7 @@ import type { TensorData } from "../../base/dtype.ts";
 import { type SymbolValues, symbolic } from "../../base/shape.ts";
 import { leaf } from "../../graph/build.ts";
 import { buildGraph } from "../../graph/graph.ts";
-import { type Model, projectLogits } from "../../models/index.ts";
+import { compileOptionsOf, type Model, projectLogits } from "../../models/index.ts";
 import type { Executable, RunStatistics } from "../../runtime/backend.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import type { StepPlan } from "../core/types.ts";
@@ -87,7 +87,10 @@ export class StepProgram {
       samples,
     );
     Object.assign(this.#bindings, this.#sampling.bindings);
-    this.#executable = backend.compile(buildGraph("serve", this.#sampling.outputs(logits)));
+    this.#executable = backend.compile(
+      buildGraph("serve", this.#sampling.outputs(logits)),
+      compileOptionsOf(model.parts),
+    );
     this.#tokens = this.#bindings.tokens as Int32Array;
     this.#positions = this.#bindings.positions as Int32Array;
     this.#slots = this.#bindings.slots as Int32Array;
