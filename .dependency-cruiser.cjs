@@ -22,8 +22,8 @@ const law = {
   optim: upToTensor,
   data: upToTensor,
   checkpoint: upToTensor,
-  // Models read and write their weights.
-  models: [...upToTensor, "nn", "checkpoint"],
+  // Models read and write their weights, and the tokenizers that lie in the same files.
+  models: [...upToTensor, "nn", "checkpoint", "data"],
   parallel: ["base", "graph", "compiler"],
   train: [...upToTensor, "nn", "models", "optim", "data", "checkpoint", "parallel"],
   "serve/core": ["base"],

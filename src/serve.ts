@@ -7,6 +7,7 @@ import {
   type ServingLoadOptions,
 } from "./serve/index.ts";
 
+export { type RunningServer, type ServerOptions, serve } from "./serve/http/index.ts";
 export type * from "./serve/index.ts";
 export { RequestError } from "./serve/index.ts";
 

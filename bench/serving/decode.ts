@@ -23,7 +23,7 @@ export async function measureDecode(
   context: SuiteContext,
   measured: MeasuredEngine,
   llama: PeerProcess | undefined,
-  type: "q8_0" | "q4_0",
+  type: "Q8_0" | "Q4_0",
   streams: number,
 ): Promise<void> {
   const steps = streams > 8 ? 24 : 48;
@@ -56,7 +56,7 @@ export async function measureDecode(
     return other === undefined ? undefined : other.median / ours.median;
   };
   // Q4_0 has bars for one stream only.
-  const wanted = type === "q8_0" || streams === 1 ? bars[streams]! : {};
+  const wanted = type === "Q8_0" || streams === 1 ? bars[streams]! : {};
   const title = `${type} decode, ${streams} stream${streams === 1 ? "" : "s"}`;
   const absent = llama === undefined ? "the peer is absent" : undefined;
   const against = (name: string, bound: number | undefined) =>
@@ -93,7 +93,7 @@ export async function measureDecode(
     bars: [
       ...against("llama.cpp", wanted.batch),
       ...against("node-llama-cpp", wanted.package),
-      ...(wanted.bandwidth === undefined || type !== "q8_0"
+      ...(wanted.bandwidth === undefined || type !== "Q8_0"
         ? []
         : [bar(`${title}: share of memory bandwidth`, "share", "at least", wanted.bandwidth, share)]),
     ],

@@ -1,9 +1,9 @@
 /** Our engine in this process, as the benchmarks use it. */
 import type { SuiteContext } from "../../src/cli/bench/suite.ts";
-import { createEngine } from "../../src/serve/engine/engine.ts";
+import { Engine } from "../../src/serve/engine/engine.ts";
 import type { EngineSettings } from "../../src/serve/engine/options.ts";
 import type { GenerateRequest, ServingEngine, StepReport } from "../../src/serve/engine/types.ts";
-import { openServedModel } from "../../src/serve/load.ts";
+import { loadForServing } from "../../src/serve/load.ts";
 
 /** A step, and when it ended (milliseconds of `performance.now()`). */
 export interface TimedStep extends StepReport {
@@ -28,8 +28,8 @@ export async function openEngine(
 ): Promise<MeasuredEngine> {
   const { precision = "bf16", ...rest } = settings;
   const started = performance.now();
-  const parts = await openServedModel(backend, file, { precision });
-  const engine = await createEngine(parts, { seed: 1, ...rest });
+  const parts = await loadForServing(backend, file, { precision });
+  const engine = await Engine.create({ ...parts, seed: 1, ...rest });
   const loadSeconds = (performance.now() - started) / 1000;
   let record: TimedStep[] | undefined;
   engine.observe({ step: (report) => record?.push({ ...report, ended: performance.now() }) });

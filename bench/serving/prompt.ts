@@ -3,7 +3,8 @@ import { bar, figure } from "../../src/cli/bench/measurement.ts";
 import type { SuiteContext } from "../../src/cli/bench/suite.ts";
 import { interleave } from "../harness/interleave.ts";
 import { LimitMeter, limitFigures } from "../harness/limits.ts";
-import { servingShape, weightsRead } from "../harness/serving_model.ts";
+import { llama246M } from "../harness/random_gguf.ts";
+import { weightsRead } from "../harness/serving_model.ts";
 import type { PeerProcess } from "../peers/peer_process.ts";
 import { type MeasuredEngine, someTokens, write } from "./engines.ts";
 
@@ -46,9 +47,9 @@ export async function measurePrompt(
   if (reason !== undefined) throw new Error(reason);
   const time = spreads.get("ours")!;
   const other = spreads.get("llama.cpp");
-  const title = `q8_0 prompt of ${length} tokens`;
+  const title = `Q8_0 prompt of ${length} tokens`;
   // The output projection is computed for the last token only.
-  const { dim, vocabulary } = servingShape;
+  const { dim, vocabulary } = llama246M;
   const operations = 2 * length * (weightsRead() - dim * vocabulary);
   context.report({
     name: title,

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { bar, figure, spreadOf } from "../../src/cli/bench/measurement.ts";
 import type { RunSuite, SuiteContext } from "../../src/cli/bench/suite.ts";
-import { servingFile, servingShape } from "../harness/serving_model.ts";
+import { llama246M, writeRandomGguf } from "../harness/random_gguf.ts";
+import { servingFile } from "../harness/serving_model.ts";
 import { driveServer } from "../load/drive.ts";
 import type { PeerProcess } from "../peers/peer_process.ts";
 import { describeAbsence } from "../peers/peer_process.ts";
@@ -31,7 +32,7 @@ async function measureLoading(context: SuiteContext, file: string): Promise<void
   }
   // The first reads the file into the page cache.
   const spread = spreadOf(seconds.slice(1));
-  const title = "loading the q8_0 file to ready";
+  const title = "loading the Q8_0 file to ready";
   context.report({
     name: title,
     figures: [figure("time", "seconds", spread), figure("the first time", "seconds", seconds[0]!)],
@@ -42,7 +43,7 @@ async function measureLoading(context: SuiteContext, file: string): Promise<void
 
 async function measureFile(
   context: SuiteContext,
-  type: "q8_0" | "q4_0",
+  type: "Q8_0" | "Q4_0",
   llama: PeerProcess | undefined,
 ): Promise<void> {
   const file = await servingFile(type);
@@ -53,9 +54,9 @@ async function measureFile(
       await llama.request({ task: "open", threads, file, sequences: 32, context: 32 * 1024, batch: 512 });
       await checkAgainstPeer(measured, llama, type);
     }
-    if (type === "q8_0") await measurePrompt(context, measured, llama);
+    if (type === "Q8_0") await measurePrompt(context, measured, llama);
     for (const streams of [1, 8, 32]) await measureDecode(context, measured, llama, type, streams);
-    if (type === "q8_0") {
+    if (type === "Q8_0") {
       await measureLongPrompt(context, measured);
       await measureSharedPrefix(context, measured);
       await measureOverhead(context, measured);
@@ -69,22 +70,15 @@ async function measureFile(
 async function endure(context: SuiteContext): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "slipstream-endurance-"));
   try {
-    const { writeRandomGguf } = await import("../harness/random_gguf.ts");
     const file = join(folder, "tiny.gguf");
-    await writeRandomGguf(file, {
-      dim: 64,
-      layers: 2,
-      heads: 4,
-      groups: 2,
-      ffn: 128,
-      vocabulary: 512,
-      context: 512,
-      type: "f32",
-      seed: 1,
-    });
+    await writeRandomGguf(
+      file,
+      { dim: 64, layers: 2, heads: 4, groups: 2, ffn: 128, vocabulary: 1200, positions: 512 },
+      "F32",
+    );
     const server = await startOurs(file, context.machine.threads);
     try {
-      await measureEndurance(context, server, 512);
+      await measureEndurance(context, server, 1200);
     } finally {
       await server.close();
     }
@@ -103,19 +97,19 @@ export const run: RunSuite = async (context) => {
   if (status !== 0)
     throw new Error("`slipstream serve --help` failed: build the package first (npm run build)");
   context.note(
-    `a Llama of ${servingShape.layers} layers of ${servingShape.dim}, 246 million random parameters, as GGUF files`,
+    `a Llama of ${llama246M.layers} layers of ${llama246M.dim}, 246 million random parameters, as GGUF files`,
   );
   const peer = await startLlamaPeer();
   const llama = peer.present ? peer : undefined;
   if (!peer.present) context.note(describeAbsence(peer));
   else context.note(`node-llama-cpp ${peer.info.node_llama_cpp}: ${peer.info.llama_system}`);
   try {
-    await measureFile(context, "q8_0", llama);
-    await measureFile(context, "q4_0", llama);
+    await measureFile(context, "Q8_0", llama);
+    await measureFile(context, "Q4_0", llama);
   } finally {
     await llama?.close();
   }
-  const file = await servingFile("q8_0");
+  const file = await servingFile("Q8_0");
   await measureLoading(context, file);
   await measurePoisson(context, file, llama !== undefined);
   await endure(context);

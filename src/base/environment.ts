@@ -5,6 +5,8 @@ export interface EnvironmentVariable {
   readonly name: string;
   readonly meaning: string;
   readonly values: string;
+  /** Whether its value must never be shown. */
+  readonly secret?: boolean;
 }
 
 /** Every environment variable that Slipstream reads. Nothing else reads `process.env`. */
@@ -28,6 +30,12 @@ export const environmentVariables = {
     name: "SLIPSTREAM_CXX",
     meaning: "the C++ compiler that builds the native code (default: g++, then clang++)",
     values: "a command",
+  },
+  apiKey: {
+    name: "SLIPSTREAM_API_KEY",
+    meaning: "keys of which clients of `slipstream serve` must send one",
+    values: "a key, or several separated by commas",
+    secret: true,
   },
   serveForcePreemption: {
     name: "SLIPSTREAM_SERVE_FORCE_PREEMPTION",

@@ -29,11 +29,12 @@ function openTrace(file: string): Trace {
 /**
  * Runs `work` on the backend that the options ask for, and writes the timeline afterwards: of a run that
  * failed too.
+ * @param work is given the timeline too, to add what it does itself
  * @throws ConfigError for a timeline that cannot be written or that the backend does not record.
  */
 export async function withBackend<T>(
   options: BackendOptions,
-  work: (backend: Backend) => Promise<T>,
+  work: (backend: Backend, trace?: Trace) => Promise<T>,
 ): Promise<T> {
   const { backend, trace: file } = options;
   if (backend === "reference") {
@@ -45,7 +46,7 @@ export async function withBackend<T>(
   if (file === undefined) return await work(createNativeBackend());
   const trace = openTrace(file);
   try {
-    return await work(createNativeBackend({ trace }));
+    return await work(createNativeBackend({ trace }), trace);
   } finally {
     trace.write(file);
   }

@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { ConfigError } from "../base/errors.ts";
+import type { LoadOptions, Quantization } from "../models/index.ts";
 
 /** A parser of an option that takes an integer from `low` to `high`. */
 export function integerFrom(low: number, high = Number.MAX_SAFE_INTEGER): (text: string) => number {
@@ -57,6 +58,10 @@ export function requireOneOf(
   });
 }
 
+/** What commands say of their MODEL. */
+export const modelArgument =
+  "a Hugging Face folder (config.json, model.safetensors, tokenizer.json) or a .gguf file";
+
 /** Adds `--trace FILE` to a command that runs programs. */
 export function addTraceOption(command: Command): Command {
   return command.option(
@@ -65,13 +70,22 @@ export function addTraceOption(command: Command): Command {
   );
 }
 
-/** Adds how a model is run: `--precision`, `--backend` and `--trace`. */
+/** Adds how a model is run: `--precision`, `--quant`, `--group`, `--backend` and `--trace`. */
 export function addModelOptions(command: Command): Command {
   command
     .addOption(
       new Option("--precision <TYPE>", "numbers to compute in; bf16 halves the memory")
         .choices(["f32", "bf16"])
         .default("f32"),
+    )
+    .addOption(
+      new Option(
+        "--quant <KIND>",
+        "quantize the weights when they are loaded: int8, or int4 with a scale for each group of inputs",
+      ).choices(["int8", "int4"]),
+    )
+    .addOption(
+      new Option("--group <N>", "inputs that share a scale with --quant int4").choices(["32", "128"]),
     )
     .addOption(
       new Option("--backend <NAME>", "native kernels, or slow float64 TypeScript for checks on tiny models")
@@ -84,6 +98,22 @@ export function addModelOptions(command: Command): Command {
 /** What `addModelOptions` gives. */
 export interface ModelOptions {
   readonly precision: "f32" | "bf16";
+  readonly quant?: "int8" | "int4";
+  readonly group?: "32" | "128";
   readonly backend: "native" | "reference";
   readonly trace?: string;
+}
+
+/** What a model is loaded with. @throws ConfigError for `--group` without `--quant int4`. */
+export function loadOptionsOf({ precision, quant, group }: ModelOptions): LoadOptions {
+  if (group !== undefined && quant !== "int4") {
+    throw new ConfigError("bad_option", "--group goes with --quant int4 alone", {
+      expected: `--quant int4 --group ${group}`,
+      received: quant === undefined ? "no --quant" : `--quant ${quant}`,
+    });
+  }
+  if (quant === undefined) return { precision };
+  const quantization: Quantization =
+    quant === "int8" ? { kind: "int8" } : { kind: "int4", group: group === "128" ? 128 : 32 };
+  return { precision, quantization };
 }

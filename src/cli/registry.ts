@@ -28,6 +28,14 @@ export const registeredCommands: readonly RegisteredCommand[] = [
       ),
   },
   {
+    name: "serve",
+    summary: "serve a model over HTTP, as OpenAI does",
+    load: async () =>
+      (await import("./commands/serve.ts")).defineServe(async (options) =>
+        (await import("./serve/run.ts")).runServe(options),
+      ),
+  },
+  {
     name: "eval",
     summary: "measure a model's loss and perplexity on a text",
     load: async () =>

@@ -18,6 +18,7 @@ export {
   checkTokenIds,
   checkVocabulary,
   createTokenizer,
+  createTokenizerFrom,
   type DecodeOptions,
   type EncodeOptions,
   loadTokenizer,

@@ -11,5 +11,7 @@ export {
   weightBytes,
 } from "./load.ts";
 export { compileOptionsOf, Model, type ModelParts, packedLeaves, projectLogits } from "./model.ts";
+export type { Quantization } from "./quantization.ts";
 export { greedy, Sampler, type SamplingOptions } from "./sampling.ts";
 export { saveModelFolder } from "./save.ts";
+export { loadModelTokenizer } from "./tokenizer.ts";

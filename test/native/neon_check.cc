@@ -293,6 +293,44 @@ void check_movement(Checker& check) {
   }
 }
 
+// Logits on a grid are exact under penalties and have ties; the seeds put no number within rounding of an
+// edge.
+void check_sampling(Checker& check) {
+  const int64_t rows = 12;
+  for (const int64_t vocabulary : {1, 5, 127, 301, 5003}) {
+    const int64_t words = (vocabulary + 31) / 32;
+    const Operand logits = uniform(DType::f32, {rows, vocabulary}, -6, 6);
+    for (int64_t i = 0; i < 4 * vocabulary; i++) logits.set(i, std::floor(4 * logits.at(i)) / 4);
+    logits.set(vocabulary, NAN);
+    const Operand parameters = zeros(DType::f32, {rows, 8});
+    for (int64_t row = 0; row < rows; row++) {
+      const double settings[] = {row % 4 == 0 ? 0.0 : 0.5 * static_cast<double>(row % 4),
+                                 row % 3 == 1 ? 7.0 : 0.0,
+                                 row % 5 == 2 ? 0.8 : 1.0,
+                                 row % 6 == 3 ? 0.05 : 0.0,
+                                 row % 2 == 0 ? 2.0 : 1.0,
+                                 0.5,
+                                 0.25,
+                                 static_cast<double>(2 * row - 1)};
+      for (int64_t column = 0; column < 8; column++) parameters.set(row * 8 + column, settings[column]);
+    }
+    const int last = static_cast<int>(vocabulary) - 1;
+    std::vector<double> offsets;
+    for (int64_t row = 0; row <= rows; row++) offsets.push_back(static_cast<double>(row));
+    const Operand list = values_of(DType::i32, {rows + 1}, offsets);
+    const Operand masks = integers({2, words}, INT32_MIN, INT32_MAX);
+    masks.set(0, -1);
+    masks.set(words, -1);
+    check.compare("sample", label_of(DType::f32, {vocabulary}),
+                  {logits, parameters, integers({rows, 4}, 0, 1 << 30), list, integers({rows}, 0, last + 1),
+                   integers({rows}, 0, 3), list, integers({rows}, 0, last + 1),
+                   uniform(DType::f32, {rows}, -1, 1), masks, integers({rows}, -1, 2)},
+                  {zeros(DType::i32, {rows}), zeros(DType::f32, {rows}), zeros(DType::i32, {rows, 20}),
+                   zeros(DType::f32, {rows, 20})},
+                  {}, float32_bar(vocabulary));
+  }
+}
+
 void check_optimizers(Checker& check) {
   struct Update {
     const char* name;
@@ -339,6 +377,7 @@ int main() {
   slipstream::check_rope(check);
   slipstream::check_map(check);
   slipstream::check_movement(check);
+  slipstream::check_sampling(check);
   slipstream::check_optimizers(check);
   return check.finish();
 }

@@ -210,12 +210,11 @@ export class FakeEngine implements ServingEngine {
       answer.done = true;
       running.finished.push(piece.finishReason);
     }
-    if (running.first === undefined) {
-      running.first = performance.now();
-      for (const observer of this.#observers) observer.firstToken?.(0.02);
-    } else {
-      for (const observer of this.#observers) observer.interToken?.(0.004);
+    for (const observer of this.#observers) {
+      if (running.first === undefined) observer.firstToken?.(0.02);
+      else for (let answer = 0; answer < tokens; answer++) observer.interToken?.(0.004);
     }
+    running.first ??= performance.now();
     if (running.answers.every((answer) => answer.done)) this.#finish(running);
     running.wake();
     return tokens;

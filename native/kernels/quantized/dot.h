@@ -136,12 +136,21 @@ SLIPSTREAM_INLINE Integers dot(Integers sum, Bytes weights, Activations a) {
 
 #endif
 
+// minus_zeros<n>(sum): -(2^n) * sum in every lane, what weights that are offset by 2^n bring too much.
 #if defined(__AVX512F__)
+template <int kShift>
+SLIPSTREAM_INLINE Integers minus_zeros(const int32_t* sum) {
+  return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(_mm512_set1_epi32(*sum), kShift));
+}
 SLIPSTREAM_INLINE Integers splat_integer(int32_t a) { return _mm512_set1_epi32(a); }
 SLIPSTREAM_INLINE Vector to_vector(Integers a) { return _mm512_cvtepi32_ps(a); }
 SLIPSTREAM_INLINE Integers load_integers(const float* p) { return _mm512_loadu_si512(p); }
 SLIPSTREAM_INLINE void store_integers(float* p, Integers a) { _mm512_storeu_si512(p, a); }
 #elif defined(__AVX2__)
+template <int kShift>
+SLIPSTREAM_INLINE Integers minus_zeros(const int32_t* sum) {
+  return _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(_mm256_set1_epi32(*sum), kShift));
+}
 SLIPSTREAM_INLINE Integers splat_integer(int32_t a) { return _mm256_set1_epi32(a); }
 SLIPSTREAM_INLINE Vector to_vector(Integers a) { return _mm256_cvtepi32_ps(a); }
 SLIPSTREAM_INLINE Integers load_integers(const float* p) {
@@ -151,11 +160,19 @@ SLIPSTREAM_INLINE void store_integers(float* p, Integers a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a);
 }
 #elif defined(SLIPSTREAM_NEON)
+template <int kShift>
+SLIPSTREAM_INLINE Integers minus_zeros(const int32_t* sum) {
+  return vdupq_n_s32(-*sum * (1 << kShift));
+}
 SLIPSTREAM_INLINE Integers splat_integer(int32_t a) { return vdupq_n_s32(a); }
 SLIPSTREAM_INLINE Vector to_vector(Integers a) { return vcvtq_f32_s32(a); }
 SLIPSTREAM_INLINE Integers load_integers(const float* p) { return vreinterpretq_s32_f32(vld1q_f32(p)); }
 SLIPSTREAM_INLINE void store_integers(float* p, Integers a) { vst1q_f32(p, vreinterpretq_f32_s32(a)); }
 #else
+template <int kShift>
+SLIPSTREAM_INLINE Integers minus_zeros(const int32_t* sum) {
+  return -*sum * (1 << kShift);
+}
 SLIPSTREAM_INLINE Integers splat_integer(int32_t a) { return a; }
 SLIPSTREAM_INLINE Vector to_vector(Integers a) { return {static_cast<float>(a)}; }
 SLIPSTREAM_INLINE Integers load_integers(const float* p) { return std::bit_cast<int32_t>(*p); }

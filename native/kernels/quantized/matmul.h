@@ -13,7 +13,7 @@
 namespace slipstream {
 namespace {
 
-constexpr int64_t kQuantizedRowBlock = 504;  // whole tiles of 12
+constexpr int64_t kQuantizedRowBlock = 504;  // whole tiles of 6
 constexpr int64_t kBlockBytes = 17 << 10;    // of a panel, for many rows
 constexpr int kMostWeights = 8;
 
@@ -95,7 +95,8 @@ void multiply_grouped_panel(const QuantizedProduct& product, const WeightColumns
                            group + count >= layout.groups};
     int tile_rows = 0;
     for (int64_t row = 0; row < rows; row += tile_rows) {
-      const GroupedTile tile = choose_tile<kBits, kMinimum>(rows - row, &tile_rows);
+      tile_rows = next_tile_rows(rows - row);
+      const GroupedTile tile = choose_tile<kBits, kMinimum>(tile_rows, layout.group);
       float* out = sums + row * kColumns;
       tile(product.rows.from(row_begin + row, group, layout.group), block, out);
       if (block.last) {
@@ -122,7 +123,8 @@ inline void multiply_whole_panel(const QuantizedProduct& product, const WeightCo
     const PanelBlock block{weights + k * kColumns, 1, length, 0, 0, k == 0, k + length >= layout.group};
     int tile_rows = 0;
     for (int64_t row = 0; row < rows; row += tile_rows) {
-      const WholeTile tile = choose_whole_tile(rows - row, &tile_rows);
+      tile_rows = next_tile_rows(rows - row);
+      const WholeTile tile = choose_whole_tile(tile_rows);
       float* out = sums + row * kColumns;
       QuantizedRows from = product.rows.from(row_begin + row, 0, 0);
       from.values += k;

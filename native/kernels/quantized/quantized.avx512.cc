@@ -1,4 +1,5 @@
 #include "kernels/quantized/matmul.h"
+#include "kernels/quantized/measure.h"
 #include "kernels/quantized/quantize.h"
 #include "kernels/quantized/repack.h"
 #include "kernels/quantized/rows.h"
@@ -12,5 +13,6 @@ SLIPSTREAM_KERNEL("repack_blocks", Isa::avx512, repack_blocks);
 SLIPSTREAM_KERNEL("quantize_matrix", Isa::avx512, quantize_matrix);
 SLIPSTREAM_KERNEL("embedding_quantized", Isa::avx512, embedding_quantized);
 SLIPSTREAM_KERNEL("dequantize_matrix", Isa::avx512, dequantize_matrix);
+SLIPSTREAM_KERNEL("measure_byte_peak", Isa::avx512, measure_byte_peak);
 
 }  // namespace slipstream

@@ -33,93 +33,115 @@ struct PanelBlock {
   bool first, last;  // of the panel
 };
 
-// Register blocking: kMostRows rows by kPassVectors vectors. Float sums stay in registers up to kKeptRows
-// rows, and in memory (the first-level cache) beyond.
+// Register blocking: kMostRows rows by kPassVectors vectors, integer and float sums both in registers.
 #if defined(__AVX512F__)
-constexpr int kPassVectors = 2, kKeptRows = 6, kMostRows = 12;
+constexpr int kPassVectors = 2, kMostRows = 6;
 #elif defined(__AVX2__)
-constexpr int kPassVectors = 2, kKeptRows = 2, kMostRows = 3;
+constexpr int kPassVectors = 2, kMostRows = 2;
 #elif defined(SLIPSTREAM_NEON)
-constexpr int kPassVectors = 4, kKeptRows = 2, kMostRows = 4;
+constexpr int kPassVectors = 2, kMostRows = 4;
 #else
-constexpr int kPassVectors = 1, kKeptRows = 1, kMostRows = 1;
+constexpr int kPassVectors = 1, kMostRows = 1;
 #endif
 constexpr int kPasses = kColumns / (kPassVectors * kWidth);
 
-// Adds `steps` steps of four k of a pass to the integer sums. With nibbles, each byte holds two k: `far`
-// elements apart in the activations.
+// The activations of kRows rows: one pointer for three rows, which an address reaches by adding the stride
+// once or twice, so that the pointers of all rows fit the registers.
+template <int kRows>
+struct RowPointers {
+  const int8_t* first[(kRows + 2) / 3];
+  int64_t stride;
+
+  SLIPSTREAM_INLINE RowPointers(const int8_t* values, int64_t row_stride) : stride(row_stride) {
+#pragma GCC unroll 4
+    for (int i = 0; i < (kRows + 2) / 3; i++) first[i] = values + 3 * i * row_stride;
+  }
+  SLIPSTREAM_INLINE Activations at(int row, int64_t k) const {
+    return spread(first[row / 3] + row % 3 * stride + k);
+  }
+};
+
+// Adds one step of four k of each row to the integer sums.
+template <int kRows>
+SLIPSTREAM_INLINE void add_step(const Bytes bytes[kPassVectors], const RowPointers<kRows>& rows, int64_t k,
+                                Integers sums[kRows][kPassVectors]) {
+#pragma GCC unroll 8
+  for (int row = 0; row < kRows; row++) {
+    const Activations a = rows.at(row, k);
+#pragma GCC unroll 4
+    for (int v = 0; v < kPassVectors; v++) sums[row][v] = dot(sums[row][v], bytes[v], a);
+  }
+}
+
+// Adds step `step` of the weights of a pass; with nibbles, each byte holds two k, `far` apart.
 template <int kRows, int kBits>
-SLIPSTREAM_INLINE void add_steps(const uint8_t* weights, int64_t steps, const int8_t* values, int64_t stride,
+SLIPSTREAM_INLINE void add_weights(const uint8_t* weights, int64_t step, const RowPointers<kRows>& rows,
+                                   int64_t far, Integers sums[kRows][kPassVectors]) {
+  Bytes bytes[kPassVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kPassVectors; v++)
+    bytes[v] = load_bytes(weights + step * 4 * kColumns + 4 * kWidth * v);
+  if constexpr (kBits == 8) {
+    add_step<kRows>(bytes, rows, 4 * step, sums);
+  } else {
+    Bytes half[kPassVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kPassVectors; v++) half[v] = low_nibbles(bytes[v]);
+    add_step<kRows>(half, rows, 4 * step, sums);
+#pragma GCC unroll 4
+    for (int v = 0; v < kPassVectors; v++) half[v] = high_nibbles(bytes[v]);
+    add_step<kRows>(half, rows, 4 * step + far, sums);
+  }
+}
+
+// All steps of a group: kSteps of them, known when this is compiled, or `steps` where kSteps is 0.
+template <int kRows, int kBits, int kSteps>
+SLIPSTREAM_INLINE void add_group(const uint8_t* weights, int64_t steps, const int8_t* values, int64_t stride,
                                  int64_t far, Integers sums[kRows][kPassVectors]) {
-#pragma GCC unroll 2
-  for (int64_t step = 0; step < steps; step++, weights += 4 * kColumns, values += 4) {
-    Bytes bytes[kPassVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kPassVectors; v++) bytes[v] = load_bytes(weights + 4 * kWidth * v);
-    if constexpr (kBits == 8) {
-#pragma GCC unroll 16
-      for (int row = 0; row < kRows; row++) {
-        const Activations a = spread(values + row * stride);
-#pragma GCC unroll 4
-        for (int v = 0; v < kPassVectors; v++) sums[row][v] = dot(sums[row][v], bytes[v], a);
-      }
-    } else {
-      Bytes half[kPassVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kPassVectors; v++) half[v] = low_nibbles(bytes[v]);
-#pragma GCC unroll 16
-      for (int row = 0; row < kRows; row++) {
-        const Activations a = spread(values + row * stride);
-#pragma GCC unroll 4
-        for (int v = 0; v < kPassVectors; v++) sums[row][v] = dot(sums[row][v], half[v], a);
-      }
-#pragma GCC unroll 4
-      for (int v = 0; v < kPassVectors; v++) half[v] = high_nibbles(bytes[v]);
-#pragma GCC unroll 16
-      for (int row = 0; row < kRows; row++) {
-        const Activations a = spread(values + row * stride + far);
-#pragma GCC unroll 4
-        for (int v = 0; v < kPassVectors; v++) sums[row][v] = dot(sums[row][v], half[v], a);
-      }
+  RowPointers<kRows> rows(values, stride);
+  if constexpr (kSteps > 0) {
+#pragma GCC unroll 8
+    for (int step = 0; step < kSteps; step++) {
+      add_weights<kRows, kBits>(weights, step, rows, kSteps * 32 / kBits / 2, sums);
+    }
+  } else {
+    // Groups are multiples of 16: steps are even.
+    for (int64_t step = 0; step < steps; step += 2) {
+      add_weights<kRows, kBits>(weights, step, rows, far, sums);
+      add_weights<kRows, kBits>(weights, step + 1, rows, far, sums);
     }
   }
 }
 
 // Columns [pass, pass + 1) * kPassVectors * kWidth of `out` [rows][kColumns], in groups.
-template <int kRows, int kBits, bool kMinimum>
+template <int kRows, int kBits, bool kMinimum, int kSteps>
 SLIPSTREAM_INLINE void grouped_pass(const QuantizedRows& rows, const PanelBlock& block, int pass,
                                     float* out) {
-  constexpr bool kKept = kRows <= kKeptRows;
-  constexpr int32_t kZero = kMinimum ? 0 : (kBits == 8 ? 128 : 8);
   const int64_t column = static_cast<int64_t>(pass) * kPassVectors * kWidth;
   out += column;
-  Vector sums[kKept ? kRows : 1][kPassVectors];
-  if constexpr (kKept) {
-#pragma GCC unroll 16
-    for (int row = 0; row < kRows; row++) {
+  Vector sums[kRows][kPassVectors];
+#pragma GCC unroll 8
+  for (int row = 0; row < kRows; row++) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kPassVectors; v++) {
-        sums[row][v] = block.first ? splat(0.0f) : load(out + row * kColumns + v * kWidth);
-      }
-    }
-  } else if (block.first) {
-    for (int row = 0; row < kRows; row++) {
-      for (int v = 0; v < kPassVectors; v++) store(out + row * kColumns + v * kWidth, splat(0.0f));
+    for (int v = 0; v < kPassVectors; v++) {
+      sums[row][v] = block.first ? splat(0.0f) : load(out + row * kColumns + v * kWidth);
     }
   }
   const int64_t steps = block.group * kBits / 32, far = block.group / 2;
+  const int64_t group = kSteps > 0 ? kSteps * 32 / kBits : block.group;
   const uint8_t* header = block.groups;
   const int8_t* values = rows.values;
-  for (int64_t g = 0; g < block.count; g++, header += block.group_bytes, values += block.group) {
+  for (int64_t g = 0; g < block.count; g++, header += block.group_bytes, values += group) {
     Integers dots[kRows][kPassVectors];
-#pragma GCC unroll 16
+#pragma GCC unroll 8
     for (int row = 0; row < kRows; row++) {
-      const Integers start = splat_integer(kZero == 0 ? 0 : -kZero * rows.sums[row * rows.group_stride + g]);
+      const int32_t* sum = rows.sums + row * rows.group_stride + g;
+      const Integers start = kMinimum ? splat_integer(0) : minus_zeros < kBits == 8 ? 7 : 3 > (sum);
 #pragma GCC unroll 4
       for (int v = 0; v < kPassVectors; v++) dots[row][v] = start;
     }
-    add_steps<kRows, kBits>(header + block.header_bytes + 4 * column, steps, values, rows.value_stride, far,
-                            dots);
+    add_group<kRows, kBits, kSteps>(header + block.header_bytes + 4 * column, steps, values,
+                                    rows.value_stride, far, dots);
     Vector scales[kPassVectors], minimums[kPassVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kPassVectors; v++) {
@@ -127,32 +149,24 @@ SLIPSTREAM_INLINE void grouped_pass(const QuantizedRows& rows, const PanelBlock&
       scales[v] = load(place, kWidth);
       if constexpr (kMinimum) minimums[v] = load(place + kColumns, kWidth);
     }
-#pragma GCC unroll 16
+#pragma GCC unroll 8
     for (int row = 0; row < kRows; row++) {
-      const float row_scale = rows.scales[row * rows.group_stride + g];
-      const Vector scale = splat(row_scale);
+      const Vector scale = splat(rows.scales[row * rows.group_stride + g]);
+      Vector offset = scale;
+      if constexpr (kMinimum) {
+        offset = multiply(scale, to_vector(splat_integer(rows.sums[row * rows.group_stride + g])));
+      }
 #pragma GCC unroll 4
       for (int v = 0; v < kPassVectors; v++) {
-        Vector sum = kKept ? sums[kKept ? row : 0][v] : load(out + row * kColumns + v * kWidth);
-        sum = multiply_add(to_vector(dots[row][v]), multiply(scales[v], scale), sum);
-        if constexpr (kMinimum) {
-          const float row_sum = static_cast<float>(rows.sums[row * rows.group_stride + g]);
-          sum = negative_multiply_add(minimums[v], splat(row_scale * row_sum), sum);
-        }
-        if constexpr (kKept) {
-          sums[row][v] = sum;
-        } else {
-          store(out + row * kColumns + v * kWidth, sum);
-        }
+        sums[row][v] = multiply_add(to_vector(dots[row][v]), multiply(scales[v], scale), sums[row][v]);
+        if constexpr (kMinimum) sums[row][v] = negative_multiply_add(minimums[v], offset, sums[row][v]);
       }
     }
   }
-  if constexpr (kKept) {
-#pragma GCC unroll 16
-    for (int row = 0; row < kRows; row++) {
+#pragma GCC unroll 8
+  for (int row = 0; row < kRows; row++) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kPassVectors; v++) store(out + row * kColumns + v * kWidth, sums[row][v]);
-    }
+    for (int v = 0; v < kPassVectors; v++) store(out + row * kColumns + v * kWidth, sums[row][v]);
   }
 }
 
@@ -172,7 +186,7 @@ SLIPSTREAM_INLINE void whole_pass(const QuantizedRows& rows, const PanelBlock& b
       dots[row][v] = block.first ? start : load_integers(out + row * kColumns + v * kWidth);
     }
   }
-  add_steps<kRows, 8>(block.groups + 4 * column, block.group / 4, rows.values, rows.value_stride, 0, dots);
+  add_group<kRows, 8, 0>(block.groups + 4 * column, block.group / 4, rows.values, rows.value_stride, 0, dots);
 #pragma GCC unroll 16
   for (int row = 0; row < kRows; row++) {
 #pragma GCC unroll 4
@@ -191,57 +205,64 @@ SLIPSTREAM_INLINE void whole_pass(const QuantizedRows& rows, const PanelBlock& b
 using GroupedTile = void (*)(const QuantizedRows&, const PanelBlock&, float*);
 using WholeTile = void (*)(const QuantizedRows&, const PanelBlock&, const float*, float*);
 
-template <int kRows, int kBits, bool kMinimum>
+template <int kRows, int kBits, bool kMinimum, int kSteps>
 void grouped_tile(const QuantizedRows& rows, const PanelBlock& block, float* out) {
-  for (int pass = 0; pass < kPasses; pass++) grouped_pass<kRows, kBits, kMinimum>(rows, block, pass, out);
+  for (int pass = 0; pass < kPasses; pass++) {
+    grouped_pass<kRows, kBits, kMinimum, kSteps>(rows, block, pass, out);
+  }
 }
 template <int kRows>
 void whole_tile(const QuantizedRows& rows, const PanelBlock& block, const float* scales, float* out) {
   for (int pass = 0; pass < kPasses; pass++) whole_pass<kRows>(rows, block, scales, pass, out);
 }
 
-// The numbers of rows that have a tile of their own.
-template <int kRows>
-constexpr bool kHasTile = kRows <= kMostRows;
-
-// The tile for at most `rows` rows (at least 1), and for how many it is.
-template <int kBits, bool kMinimum>
-SLIPSTREAM_INLINE GroupedTile choose_tile(int64_t rows, int* tile_rows) {
-#define SLIPSTREAM_TILE(count)                     \
-  if constexpr (kHasTile<count>) {                 \
-    if (rows >= count) {                           \
-      *tile_rows = count;                          \
-      return grouped_tile<count, kBits, kMinimum>; \
-    }                                              \
-  }
-  SLIPSTREAM_TILE(12)
-  SLIPSTREAM_TILE(8)
-  SLIPSTREAM_TILE(6)
-  SLIPSTREAM_TILE(4)
-  SLIPSTREAM_TILE(3)
-  SLIPSTREAM_TILE(2)
+template <int kBits, bool kMinimum, int kSteps>
+SLIPSTREAM_INLINE GroupedTile grouped_tile_of(int rows) {
+  switch (rows) {
+#define SLIPSTREAM_TILE(count)                                                             \
+  case count:                                                                              \
+    if constexpr (count <= kMostRows) return grouped_tile<count, kBits, kMinimum, kSteps>; \
+    break;
+    SLIPSTREAM_TILE(2)
+    SLIPSTREAM_TILE(3)
+    SLIPSTREAM_TILE(4)
+    SLIPSTREAM_TILE(5)
+    SLIPSTREAM_TILE(6)
 #undef SLIPSTREAM_TILE
-  *tile_rows = 1;
-  return grouped_tile<1, kBits, kMinimum>;
+  }
+  return grouped_tile<1, kBits, kMinimum, kSteps>;
 }
 
-SLIPSTREAM_INLINE WholeTile choose_whole_tile(int64_t rows, int* tile_rows) {
-#define SLIPSTREAM_TILE(count)     \
-  if constexpr (kHasTile<count>) { \
-    if (rows >= count) {           \
-      *tile_rows = count;          \
-      return whole_tile<count>;    \
-    }                              \
+// The tile for `rows` rows, at most kMostRows.
+template <int kBits, bool kMinimum>
+SLIPSTREAM_INLINE GroupedTile choose_tile(int rows, int64_t group) {
+  if (group == 32) return grouped_tile_of<kBits, kMinimum, kBits>(rows);
+  if constexpr (kBits == 8 && !kMinimum) {
+    if (group == 16) return grouped_tile_of<kBits, kMinimum, 4>(rows);
   }
-  SLIPSTREAM_TILE(12)
-  SLIPSTREAM_TILE(8)
-  SLIPSTREAM_TILE(6)
-  SLIPSTREAM_TILE(4)
-  SLIPSTREAM_TILE(3)
-  SLIPSTREAM_TILE(2)
+  return grouped_tile_of<kBits, kMinimum, 0>(rows);
+}
+
+SLIPSTREAM_INLINE WholeTile choose_whole_tile(int rows) {
+  switch (rows) {
+#define SLIPSTREAM_TILE(count)                                  \
+  case count:                                                   \
+    if constexpr (count <= kMostRows) return whole_tile<count>; \
+    break;
+    SLIPSTREAM_TILE(2)
+    SLIPSTREAM_TILE(3)
+    SLIPSTREAM_TILE(4)
+    SLIPSTREAM_TILE(5)
+    SLIPSTREAM_TILE(6)
 #undef SLIPSTREAM_TILE
-  *tile_rows = 1;
+  }
   return whole_tile<1>;
+}
+
+// The rows of the next tile where `rows` are left: as even as they can be cut.
+SLIPSTREAM_INLINE int next_tile_rows(int64_t rows) {
+  const int64_t tiles = (rows + kMostRows - 1) / kMostRows;
+  return static_cast<int>((rows + tiles - 1) / tiles);
 }
 
 }  // namespace

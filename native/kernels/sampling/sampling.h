@@ -122,52 +122,78 @@ const float* adjusted_logits(const SamplingOperands& operands, int64_t row, cons
   return copy;
 }
 
+// Calls body(start, size, block) for the blocks of a row.
+template <class Body>
+SLIPSTREAM_INLINE void for_each_block(int64_t count, const Body& body) {
+  for (int64_t start = 0; start < count; start += kSamplingBlock) {
+    body(start, count - start < kSamplingBlock ? count - start : kSamplingBlock, start / kSamplingBlock);
+  }
+}
+
+SLIPSTREAM_INLINE double sum_of_weights(const float* weights, int64_t count) {
+  return static_cast<double>(sum_of(count, [&](int64_t i, auto lanes) { return load(weights + i, lanes); }));
+}
+
 // weights[i] = e^((row[i] - top) * scale) of one block; returns their sum.
 double weigh_block(const float* row, int64_t count, float top, float scale, float* weights) {
   const Vector base(top), factor(scale);
   for_each_vector(count, [&](int64_t i, auto lanes) {
     store(weights + i, exp((load(row + i, lanes) - base) * factor), lanes);
   });
-  return static_cast<double>(sum_of(count, [&](int64_t i, auto lanes) { return load(weights + i, lanes); }));
+  return sum_of_weights(weights, count);
 }
 
-// The sum of all weights of a row, and of each block where `sums` is not null.
+// The sum of all weights of a row, and of each block.
 double weigh_row(const float* row, int64_t count, float top, float scale, double* sums) {
   alignas(64) float weights[kSamplingBlock];
   double total = 0;
-  for (int64_t start = 0; start < count; start += kSamplingBlock) {
-    const int64_t size = count - start < kSamplingBlock ? count - start : kSamplingBlock;
-    const double sum = weigh_block(row + start, size, top, scale, weights);
-    if (sums != nullptr) sums[start / kSamplingBlock] = sum;
-    total += sum;
-  }
+  for_each_block(count, [&](int64_t start, int64_t size, int64_t block) {
+    sums[block] = weigh_block(row + start, size, top, scale, weights);
+    total += sums[block];
+  });
   return total;
 }
 
-// The first position whose cumulative weight, from `sum` on, exceeds `target`; the last one of weight where
-// rounding lets none do so.
-int64_t draw_from(const float* weights, int64_t count, double sum, double target) {
+// The token in whose block and at whose place there the cumulative weight first exceeds `target`, which is
+// below the sum of the blocks' sums. `weights_of(start, size)` gives the weights of a block.
+template <class Weights>
+SLIPSTREAM_INLINE int64_t draw_from(int64_t count, const double* sums, double target,
+                                    const Weights& weights_of) {
+  double sum = 0;
+  int64_t block = 0;
+  while (!(sum + sums[block] > target)) sum += sums[block++];
+  const int64_t start = block * kSamplingBlock;
+  const int64_t size = count - start < kSamplingBlock ? count - start : kSamplingBlock;
+  const float* weights = weights_of(start, size);
+  // The last one that has any weight where rounding lets none exceed it.
   int64_t drawn = 0;
-  for (int64_t i = 0; i < count; i++) {
+  for (int64_t i = 0; i < size; i++) {
     if (!(weights[i] > 0)) continue;
     drawn = i;
     sum += static_cast<double>(weights[i]);
     if (sum > target) break;
   }
-  return drawn;
+  return start + drawn;
 }
 
-// Draws from all tokens. The sum of the blocks, in order, is the total: one of them exceeds the target.
+// Draws from all tokens; the weights of the drawn one's block are computed again.
 int64_t draw_from_row(const float* row, int64_t count, float top, float scale, double uniform, double* sums) {
-  const double target = uniform * weigh_row(row, count, top, scale, sums);
-  double sum = 0;
-  int64_t block = 0;
-  while (!(sum + sums[block] > target)) sum += sums[block++];
   alignas(64) float weights[kSamplingBlock];
-  const int64_t start = block * kSamplingBlock;
-  const int64_t size = count - start < kSamplingBlock ? count - start : kSamplingBlock;
-  weigh_block(row + start, size, top, scale, weights);
-  return start + draw_from(weights, size, sum, target);
+  const double target = uniform * weigh_row(row, count, top, scale, sums);
+  return draw_from(count, sums, target, [&](int64_t start, int64_t size) {
+    weigh_block(row + start, size, top, scale, weights);
+    return weights;
+  });
+}
+
+// The sum of the candidates' weights, and of each block of them.
+double sum_blocks(const Candidates& candidates, double* sums) {
+  double total = 0;
+  for_each_block(candidates.count, [&](int64_t start, int64_t size, int64_t block) {
+    sums[block] = sum_of_weights(candidates.weights + start, size);
+    total += sums[block];
+  });
+  return total;
 }
 
 // A logit that tokens of relative weight e^log_weight surely reach, whatever the rounding.
@@ -198,6 +224,54 @@ SamplingScratch sampling_scratch(float* own, int64_t vocabulary) {
            reinterpret_cast<uint32_t*>(lists + 4 * list), reinterpret_cast<int32_t*>(lists + 5 * list), 0}};
 }
 
+// Levels of relative weight e^-1, e^-2, ...: how much of the mass lies above each.
+constexpr int kLevels = 12;
+
+// For top_p alone: returns the sum of all weights, and a floor above which the share surely lies.
+double floor_of_share(const float* row, int64_t count, float top, const SamplingSettings& settings,
+                      double share, float scale, float* floor) {
+  // A level's sums run in float32 over this many blocks.
+  constexpr int64_t kRun = 8 * kSamplingBlock;
+  const Vector base(top), factor(scale), nothing(0.0f);
+  double total = 0, above[kLevels] = {};
+  for (int64_t start = 0; start < count; start += kRun) {
+    const int64_t size = count - start < kRun ? count - start : kRun;
+    const float* in = row + start;
+    Vector sums[kLevels + 1];
+    for (int level = 0; level <= kLevels; level++) sums[level] = nothing;
+    const int64_t whole = size / Vector::lanes * Vector::lanes;
+    const auto add = [&](Vector distance, Vector weight) {
+      for (int level = 0; level < kLevels; level++) {
+        const Mask is_above = less_equal(Vector(-1.0f - static_cast<float>(level)), distance);
+        sums[level] = sums[level] + select(is_above, weight, nothing);
+      }
+      sums[kLevels] = sums[kLevels] + weight;
+    };
+    for (int64_t i = 0; i < whole; i += Vector::lanes) {
+      const Vector distance = (Vector::load(in + i) - base) * factor;
+      add(distance, exp(distance));
+    }
+    for (int level = 0; level < kLevels; level++) above[level] += static_cast<double>(sum(sums[level]));
+    total += static_cast<double>(sum(sums[kLevels]));
+    for (int64_t i = whole; i < size; i++) {
+      const float distance = (in[i] - top) * scale;
+      const double weight = static_cast<double>(__builtin_expf(distance));
+      for (int level = 0; level < kLevels; level++)
+        above[level] += distance >= -1.0f - static_cast<float>(level) ? weight : 0;
+      total += weight;
+    }
+  }
+  for (int level = 0; level < kLevels; level++) {
+    if (above[level] < 1.0001 * share * total) continue;
+    *floor = floor_of_weight(top, settings.temperature, -1.0 - level);
+    return total;
+  }
+  // Tokens of less than this weight have less than 1 - p of the mass together: p is reached before them.
+  const double weight = 0.5 * (1 - share) * total / static_cast<double>(count);
+  *floor = floor_of_weight(top, settings.temperature, __builtin_log(weight));
+  return total;
+}
+
 // Draws from the tokens that the limits leave. The largest logit is `top`, finite.
 int64_t draw_token(const float* row, int64_t vocabulary, float top, const SamplingSettings& settings,
                    double uniform, const SamplingScratch& scratch) {
@@ -219,43 +293,45 @@ int64_t draw_token(const float* row, int64_t vocabulary, float top, const Sampli
         floor_of_weight(top, settings.temperature, __builtin_log(static_cast<double>(least)));
     floor = reached > floor ? reached : floor;
   }
-  if (!counted && !compared) {
-    // Tokens of less than this weight have less than 1 - p of the mass together: p is reached before them.
-    mass = weigh_row(row, vocabulary, top, scale, nullptr);
-    const double weight = 0.5 * (1 - share) * mass / static_cast<double>(vocabulary);
-    floor = floor_of_weight(top, settings.temperature, __builtin_log(weight));
-  }
+  if (!counted && !compared) mass = floor_of_share(row, vocabulary, top, settings, share, scale, &floor);
   candidates.collect(row, vocabulary, scratch.maxima, floor);
   candidates.weigh(top, scale);
-  if (compared) candidates.keep([&](int64_t i) { return candidates.weights[i] >= least; });
+  if (compared) candidates.drop_below(least);
   if (candidates.count > most) candidates.cut(most, __builtin_inf());
-  if (shared) candidates.cut(vocabulary, share * (counted || compared ? candidates.mass() : mass));
-  return candidates.ids[draw_from(candidates.weights, candidates.count, 0, uniform * candidates.mass())];
+  if (counted || compared) mass = sum_blocks(candidates, scratch.sums);
+  if (shared) {
+    candidates.cut(vocabulary, share * mass);
+    mass = sum_blocks(candidates, scratch.sums);
+  }
+  const auto weights_of = [&](int64_t start, int64_t) { return candidates.weights + start; };
+  return candidates.ids[draw_from(candidates.count, scratch.sums, uniform * mass, weights_of)];
 }
 
 // The log-probability of `token` and of the likeliest tokens, as many as wanted.
 void write_logprobs(const float* raw, int64_t vocabulary, float top, int64_t token, int64_t wanted,
                     const SamplingScratch& scratch, float* logprob, int32_t* top_tokens,
                     float* top_logprobs) {
-  const double logsumexp = top + __builtin_log(weigh_row(raw, vocabulary, top, 1.0f, nullptr));
+  const double logsumexp = top + __builtin_log(weigh_row(raw, vocabulary, top, 1.0f, scratch.sums));
   *logprob = static_cast<float>(raw[token] - logsumexp);
   if (wanted == 0) return;
   Candidates candidates = scratch.candidates;
   candidates.collect(raw, vocabulary, scratch.raw_maxima,
                      floor_of_largest(scratch.raw_maxima, sampling_blocks(vocabulary), wanted, candidates));
-  if (candidates.count > wanted) {
-    candidates.weigh(top, 1.0f);
-    candidates.cut(wanted, __builtin_inf());
-  }
-  // At most 20, by rising id: inserted after those that are as likely.
+  if (candidates.count == 0) return;
+  const Cut end =
+      find_cut(candidates.keys, nullptr, candidates.count, wanted, __builtin_inf(), candidates.members);
+  // At most 20, by rising id: each inserted after those that are as likely.
+  int64_t found = 0;
   for (int64_t i = 0; i < candidates.count; i++) {
-    int64_t place = i;
+    const uint32_t key = candidates.keys[i];
+    if (key < end.key || (key == end.key && i > end.position)) continue;
+    int64_t place = found++;
     for (; place > 0 && candidates.logits[i] > raw[top_tokens[place - 1]]; place--) {
       top_tokens[place] = top_tokens[place - 1];
     }
     top_tokens[place] = candidates.ids[i];
   }
-  for (int64_t i = 0; i < candidates.count; i++) {
+  for (int64_t i = 0; i < found; i++) {
     top_logprobs[i] = static_cast<float>(raw[top_tokens[i]] - logsumexp);
   }
 }

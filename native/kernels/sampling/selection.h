@@ -3,7 +3,7 @@
 // distance of the likeliest) lies above a floor that follows from them, and only blocks that reach the floor
 // are read again: their tokens above it are the candidates, lists side by side by rising id.
 //
-// Among candidates the end of a beginning of the order (falling logit, then rising id) is found by counting
+// Among candidates, the end of a beginning of the order (falling logit, then rising id) is found by counting
 // digits of 8 bits of the logits' bits, from the first bit in which they differ on: a few passes over fewer
 // and fewer of them.
 #pragma once
@@ -77,30 +77,36 @@ struct Cut {
   int64_t position;
 };
 
-// The end of the shortest beginning that has `most` elements or weighs `mass`; of all where none does.
-// `members` holds `count` integers. Weights may be null where `mass` is infinite.
-Cut find_cut(const uint32_t* keys, const float* weights, int64_t count, int64_t most, double mass,
-             int32_t* members) {
-  constexpr int kDigits = 256;
-  for (int64_t i = 0; i < count; i++) members[i] = static_cast<int32_t>(i);
+// What find_cut has passed over, and the elements among which the end lies: all of them, or `members`.
+struct CutSearch {
+  const uint32_t* keys;
+  const float* weights;
+  int64_t most;
+  double mass;
+  int32_t* members;
+  int64_t count;
   int64_t taken = 0;
   double sum = 0;
-  for (;;) {
+
+  // One round: keeps the members whose digit is that of the end. False where all are equal.
+  template <class Member>
+  SLIPSTREAM_INLINE bool narrow(const Member& member) {
+    constexpr int kDigits = 256;
     uint32_t low = ~0u, high = 0;
     for (int64_t i = 0; i < count; i++) {
-      const uint32_t key = keys[members[i]];
+      const uint32_t key = keys[member(i)];
       low = key < low ? key : low;
       high = key > high ? key : high;
     }
-    if (low >= high) break;
+    if (low >= high) return false;
     const int length = 32 - std::countl_zero(low ^ high), shift = length > 8 ? length - 8 : 0;
     const uint32_t first = low >> shift;
-    int64_t counts[kDigits] = {};
+    int32_t counts[kDigits] = {};
     double sums[kDigits] = {};
     for (int64_t i = 0; i < count; i++) {
-      const uint32_t digit = (keys[members[i]] >> shift) - first;
+      const uint32_t digit = (keys[member(i)] >> shift) - first;
       counts[digit]++;
-      if (weights != nullptr) sums[digit] += static_cast<double>(weights[members[i]]);
+      if (weights != nullptr) sums[digit] += static_cast<double>(weights[member(i)]);
     }
     uint32_t digit = (high >> shift) - first;
     for (; digit > 0; digit--) {
@@ -111,17 +117,31 @@ Cut find_cut(const uint32_t* keys, const float* weights, int64_t count, int64_t 
     }
     int64_t kept = 0;
     for (int64_t i = 0; i < count; i++) {
-      const int32_t member = members[i];
-      members[kept] = member;
-      kept += (keys[member] >> shift) - first == digit;
+      const int32_t candidate = static_cast<int32_t>(member(i));
+      members[kept] = candidate;
+      kept += (keys[candidate] >> shift) - first == digit;
     }
     count = kept;
+    return true;
+  }
+};
+
+// The end of the shortest beginning that has `most` elements or weighs `mass`; of all where none does.
+// `members` has room for `count` integers. Weights may be null where `mass` is infinite.
+Cut find_cut(const uint32_t* keys, const float* weights, int64_t count, int64_t most, double mass,
+             int32_t* members) {
+  CutSearch search = {keys, weights, most, mass, members, count};
+  if (search.narrow([](int64_t i) { return i; })) {
+    while (search.narrow([&](int64_t i) { return members[i]; })) {
+    }
+  } else {
+    for (int64_t i = 0; i < count; i++) members[i] = static_cast<int32_t>(i);
   }
   int64_t last = 0;
-  for (; last + 1 < count; last++) {
-    taken++;
-    if (weights != nullptr) sum += static_cast<double>(weights[members[last]]);
-    if (taken >= most || sum >= mass) break;
+  for (; last + 1 < search.count; last++) {
+    search.taken++;
+    if (weights != nullptr) search.sum += static_cast<double>(weights[members[last]]);
+    if (search.taken >= most || search.sum >= mass) break;
   }
   return {keys[members[last]], members[last]};
 }
@@ -158,30 +178,16 @@ struct Candidates {
     });
   }
 
-  double mass() const {
-    double total = 0;
-    for (int64_t i = 0; i < count; i++) total += static_cast<double>(weights[i]);
-    return total;
-  }
-
-  template <class Predicate>
-  SLIPSTREAM_INLINE void keep(const Predicate& predicate) {
-    int64_t kept = 0;
-    for (int64_t i = 0; i < count; i++) {
-      const bool stays = predicate(i);
-      ids[kept] = ids[i];
-      logits[kept] = logits[i];
-      weights[kept] = weights[i];
-      keys[kept] = keys[i];
-      kept += stays;
-    }
-    count = kept;
-  }
-
-  // Keeps the shortest beginning of the order that has `most` tokens or weighs `mass`.
+  // Takes the weights of all but the shortest beginning of the order that has `most` tokens or weighs `mass`.
   void cut(int64_t most, double mass) {
     const Cut end = find_cut(keys, weights, count, most, mass, members);
-    keep([&](int64_t i) { return keys[i] > end.key || (keys[i] == end.key && i <= end.position); });
+    for (int64_t i = 0; i <= end.position; i++) weights[i] = keys[i] >= end.key ? weights[i] : 0.0f;
+    for (int64_t i = end.position + 1; i < count; i++) weights[i] = keys[i] > end.key ? weights[i] : 0.0f;
+  }
+
+  // Takes the weights below `least`.
+  void drop_below(float least) {
+    for (int64_t i = 0; i < count; i++) weights[i] = weights[i] >= least ? weights[i] : 0.0f;
   }
 };
 

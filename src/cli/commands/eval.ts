@@ -1,10 +1,10 @@
 import { Command, Option } from "commander";
 import { helpEnding } from "../help.ts";
-import { addModelOptions, integerFrom, type ModelOptions, requireOneOf } from "../options.ts";
+import { addModelOptions, integerFrom, type ModelOptions, modelArgument, requireOneOf } from "../options.ts";
 
 /** What `slipstream eval` was asked; exactly one of `text` and `idsFile` is there. */
 export interface EvalCommandOptions extends ModelOptions {
-  /** A model folder. */
+  /** A model folder, or a GGUF file. */
   readonly model: string;
   /** A text file. */
   readonly text?: string;
@@ -22,7 +22,7 @@ export function defineEval(run: (options: EvalCommandOptions) => Promise<void>):
         "nats, and its exponential, the perplexity. Prints one JSON object: loss, perplexity, and tokens, " +
         "the number of predictions.",
     )
-    .argument("<MODEL>", "a Hugging Face folder: config.json, model.safetensors, tokenizer.json")
+    .argument("<MODEL>", modelArgument)
     .option("--text <FILE>", "a UTF-8 text file")
     .addOption(
       new Option(

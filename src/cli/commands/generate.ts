@@ -4,6 +4,7 @@ import {
   addModelOptions,
   integerFrom,
   type ModelOptions,
+  modelArgument,
   numberFrom,
   parseIds,
   requireOneOf,
@@ -11,7 +12,7 @@ import {
 
 /** What `slipstream generate` was asked; exactly one of `prompt` and `ids` is there. */
 export interface GenerateCommandOptions extends ModelOptions {
-  /** A model folder. */
+  /** A model folder, or a GGUF file. */
   readonly model: string;
   readonly prompt?: string;
   readonly ids?: readonly number[];
@@ -30,7 +31,7 @@ export function defineGenerate(run: (options: GenerateCommandOptions) => Promise
       "Continue a prompt with a language model, token by token, with a key/value cache. " +
         "The text is printed as it comes.",
     )
-    .argument("<MODEL>", "a Hugging Face folder: config.json, model.safetensors, tokenizer.json")
+    .argument("<MODEL>", modelArgument)
     .option("--prompt <TEXT>", "the text to continue; may be empty")
     .addOption(
       new Option("--ids <LIST>", "the token ids to continue, such as 1,2,3")

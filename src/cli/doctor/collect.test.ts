@@ -29,3 +29,9 @@ test("variables are reported, and bad ones are problems", async () => {
   expect(bad.problems.join("\n")).toContain("SLIPSTREAM_THREADS has a value that cannot be used");
   expect(bad.problems.join("\n")).toContain("no-such-compiler-of-slipstream does not run");
 });
+
+test("a secret is told to be there, and not told", async () => {
+  vi.stubEnv("SLIPSTREAM_API_KEY", "sk-hidden");
+  const { environment } = await collectReport();
+  expect(environment.SLIPSTREAM_API_KEY).toBe("(set; a secret)");
+});

@@ -1,7 +1,12 @@
 import { readFileSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
-import { environmentVariables, readInteger, readVariable } from "../../base/environment.ts";
+import {
+  type EnvironmentVariable,
+  environmentVariables,
+  readInteger,
+  readVariable,
+} from "../../base/environment.ts";
 import { SlipstreamError } from "../../base/errors.ts";
 import { type Addon, loadAddon } from "../../runtime/native/addon.ts";
 import { packageVersion } from "../version.ts";
@@ -95,10 +100,13 @@ export async function collectReport(): Promise<DoctorReport> {
       : chosenCompiler === undefined
         ? "no C++ compiler was found\n  to do:    Debian, Ubuntu: apt-get install g++    Fedora: dnf install gcc-c++    macOS: xcode-select --install"
         : `the compiler of ${environmentVariables.compiler.name}=${chosenCompiler} does not run`;
-  const variables = Object.values(environmentVariables).flatMap((variable): [string, string][] => {
-    const value = readVariable(variable);
-    return value === undefined ? [] : [[variable.name, value]];
-  });
+  const variables = Object.values(environmentVariables).flatMap(
+    (variable: EnvironmentVariable): [string, string][] => {
+      const value = readVariable(variable);
+      if (value === undefined) return [];
+      return [[variable.name, variable.secret === true ? "(set; a secret)" : value]];
+    },
+  );
   return {
     slipstream: { version: packageVersion(), folder: fileURLToPath(new URL("../../../", import.meta.url)) },
     node: { version: process.versions.node, path: process.execPath },

@@ -1,10 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { ConfigError, DataError, FileFormatError } from "../../base/errors.ts";
 import { asReadError } from "../../checkpoint/index.ts";
-import { checkTokenIds, checkVocabulary, loadTokenizer } from "../../data/index.ts";
-import { loadModelWith, type Model } from "../../models/index.ts";
+import { checkTokenIds, checkVocabulary } from "../../data/index.ts";
+import { loadModelTokenizer, loadModelWith, type Model } from "../../models/index.ts";
 import { withBackend } from "../backend.ts";
 import type { EvalCommandOptions } from "../commands/eval.ts";
+import { loadOptionsOf } from "../options.ts";
 import { batchWindows, cutWindows } from "./windows.ts";
 
 /** Tokens of a program: enough to fill the machine. */
@@ -45,7 +46,7 @@ async function readDocuments(options: EvalCommandOptions, model: Model): Promise
     for (const ids of documents) checkTokenIds(ids, vocabularySize, options.idsFile);
     return documents;
   }
-  const tokenizer = await loadTokenizer(options.model);
+  const tokenizer = await loadModelTokenizer(options.model);
   checkVocabulary(tokenizer, vocabularySize);
   return [tokenizer.encode(await readText(options.text!))];
 }
@@ -95,7 +96,7 @@ export async function evaluate(
 /** Loads a model, predicts the text, and prints the result as JSON. */
 export async function runEval(options: EvalCommandOptions): Promise<void> {
   await withBackend(options, async (backend) => {
-    const model = await loadModelWith(backend, options.model, { precision: options.precision });
+    const model = await loadModelWith(backend, options.model, loadOptionsOf(options));
     const window = chooseWindow(options, model);
     console.log(JSON.stringify(await evaluate(model, await readDocuments(options, model), window)));
   });

@@ -1,21 +1,22 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigError, DataError } from "../../base/errors.ts";
+import { checkTokenIds, checkVocabulary, StreamDecoder, type Tokenizer } from "../../data/index.ts";
 import {
-  checkTokenIds,
-  checkVocabulary,
-  loadTokenizer,
-  StreamDecoder,
-  type Tokenizer,
-} from "../../data/index.ts";
-import { type ConfigJson, generate, loadModelWith, type Model } from "../../models/index.ts";
+  type ConfigJson,
+  generate,
+  loadModelTokenizer,
+  loadModelWith,
+  type Model,
+} from "../../models/index.ts";
 import { withBackend } from "../backend.ts";
 import type { GenerateCommandOptions } from "../commands/generate.ts";
+import { loadOptionsOf } from "../options.ts";
 
 /** The tokenizer of a folder; undefined where the prompt is ids and the folder has none. */
 async function openTokenizer(options: GenerateCommandOptions, model: Model): Promise<Tokenizer | undefined> {
   try {
-    const tokenizer = await loadTokenizer(options.model);
+    const tokenizer = await loadModelTokenizer(options.model);
     if (options.ids === undefined) checkVocabulary(tokenizer, model.facts.vocabularySize);
     return tokenizer;
   } catch (error) {
@@ -109,7 +110,7 @@ async function generateText(
 /** Loads a model, continues the prompt, and prints the text as it comes or one JSON object. */
 export async function runGenerate(options: GenerateCommandOptions): Promise<void> {
   await withBackend(options, async (backend) => {
-    const model = await loadModelWith(backend, options.model, { precision: options.precision });
+    const model = await loadModelWith(backend, options.model, loadOptionsOf(options));
     const json = options.json === true;
     const result = await generateText(
       options,

@@ -1,6 +1,9 @@
 import { InternalError } from "../../base/errors.ts";
 import { rootKey } from "./block_keys.ts";
 import { checkOptions, checkRequest } from "./check_input.ts";
+import { checkPlaces } from "./check_places.ts";
+import { matchResults } from "./match_results.ts";
+import { maximumLength, refuse } from "./refuse.ts";
 import { type ActiveRequest, insertByRight, Sequence } from "./sequence.ts";
 import { SequenceBlocks } from "./sequence_blocks.ts";
 import type {
@@ -43,6 +46,9 @@ export class Scheduler {
   #prefixQueries = 0;
   #prefixHits = 0;
 
+  /** The last plan had no blocks for those who wait. */
+  #short = false;
+
   // The step that is being planned.
   #budget = 0;
   #decodes: Chunk[] = [];
@@ -59,14 +65,14 @@ export class Scheduler {
   }
 
   /**
-   * Takes a request in, or says why not; a refused request leaves no trace. Where so many sequences may run at once
-   * that it would find a place, its request is never refused as `queue_full`.
+   * Takes a request in, or says why not; a refused request leaves no trace. Only those for
+   * whom the next step has no room count as waiting: a burst that can start at once is not refused as `queue_full`.
    * @throws InternalError for what its caller should have checked: an empty prompt, counts below 1, an id in use.
    */
   add(request: CoreRequest): { readonly sequences: readonly SequenceInfo[] } | { readonly refusal: Refusal } {
     checkRequest(request);
     if (this.#requests.has(request.id)) throw new InternalError(`request ${request.id} was added before`);
-    const refusal = this.#refusal(request);
+    const refusal = refuse(request, this.#options, () => this.#unplaced(request.answers));
     if (refusal !== undefined) return { refusal };
     const active: ActiveRequest = {
       id: request.id,
@@ -74,7 +80,7 @@ export class Scheduler {
       priority: request.priority ?? 0,
       tenant: request.tenant ?? "",
       promptLength: request.prompt.length,
-      maximumLength: this.#maximumLength(request),
+      maximumLength: maximumLength(request, this.#options),
       rootKey: rootKey(request.cacheSalt),
       sequences: new Set(),
       cachedTokens: undefined,
@@ -108,16 +114,18 @@ export class Scheduler {
     this.#decodes = [];
     this.#pieces = [];
     this.#planned = [];
+    const wasShort = this.#short;
+    this.#short = false;
     const preemptions = this.#preemptions;
     if (this.#options.policy === "splitfuse") {
       this.#assignDecodes();
-      this.#assignPieces();
+      this.#assignPieces(wasShort);
       this.#place();
-      if (this.#preemptions === preemptions) this.#admit();
+      this.#admit(preemptions);
     } else {
-      this.#assignPieces();
+      this.#assignPieces(wasShort);
       this.#place();
-      if (this.#preemptions === preemptions) this.#admit();
+      this.#admit(preemptions);
       if (this.#planned.length === 0) {
         this.#assignDecodes();
         this.#place();
@@ -147,7 +155,7 @@ export class Scheduler {
       if (results.length === 0) return [];
       throw new InternalError(`${results.length} results came and no step is in flight`);
     }
-    const sampled = this.#match(flight, results);
+    const sampled = matchResults(this.#sequences, flight, results);
     this.#flight = undefined;
     for (const sequence of flight) this.#blocks.advance(sequence);
     this.#blocks.settleCopies();
@@ -254,57 +262,23 @@ export class Scheduler {
    */
   check(): void {
     this.#blocks.check(this.#running);
-    const waiting = [...this.#waiting];
-    if (waiting.length !== this.#waiting.size) {
-      throw new InternalError(`${waiting.length} sequences wait, ${this.#waiting.size} were counted`);
-    }
-    for (const sequence of waiting) {
-      if (sequence.table.length > 0 || sequence.claims.length > 0) {
-        throw new InternalError(`sequence ${sequence.id} waits and holds block ${sequence.table[0]}`);
-      }
-    }
-    const listed = new Set<Sequence>();
-    for (const sequence of [...this.#running, ...waiting]) {
-      for (const each of [sequence, ...sequence.forks]) {
-        if (listed.has(each)) throw new InternalError(`sequence ${each.id} is in two places`);
-        if (this.#sequences.get(each.id) !== each || !each.request.sequences.has(each)) {
-          throw new InternalError(`sequence ${each.id} goes on after its end`);
-        }
-        listed.add(each);
-      }
-    }
-    if (listed.size !== this.#sequences.size) {
-      throw new InternalError(`${this.#sequences.size} sequences live, ${listed.size} of them have a place`);
-    }
+    checkPlaces(this.#running, this.#waiting, this.#sequences);
     if (this.#places() > this.#options.maximumSequences) {
       throw new InternalError(`${this.#places()} sequences run`);
     }
   }
 
-  #maximumLength(request: CoreRequest): number {
-    return Math.min(request.prompt.length + request.maximumTokens, this.#options.maximumContext);
-  }
-
-  #refusal(request: CoreRequest): Refusal | undefined {
-    const { maximumContext, blocks, maximumSequences, maximumWaiting } = this.#options;
-    const tokens = request.prompt.length;
-    if (tokens >= maximumContext) {
-      return { kind: "context_length_exceeded", tokens, limit: maximumContext };
-    }
-    // The last token of an answer is never computed.
-    const needed = this.#blocks.blocksFor(this.#maximumLength(request) - 1);
-    if (needed > blocks) return { kind: "pool_too_small", blocks: needed, limit: blocks };
-    if (request.answers > maximumSequences) {
-      return { kind: "too_many_answers", answers: request.answers, limit: maximumSequences };
-    }
-    const waiting = this.#waiting.size;
-    if (waiting < maximumWaiting) return undefined;
-    let places = this.#places() + request.answers;
+  /** How many would find no room in the next step if a request of so many answers were added, as far as is known. */
+  #unplaced(answers: number): number {
+    if (this.#short) return this.#waiting.size + 1;
+    let places = this.#places();
+    let placed = 0;
     for (const sequence of this.#waiting) {
       places += sequence.places;
-      if (places > maximumSequences) break;
+      if (places > this.#options.maximumSequences) return this.#waiting.size - placed + 1;
+      placed++;
     }
-    return places > maximumSequences ? { kind: "queue_full", waiting, limit: maximumWaiting } : undefined;
+    return places + answers > this.#options.maximumSequences ? 1 : 0;
   }
 
   #enlist(sequence: Sequence): void {
@@ -327,22 +301,41 @@ export class Scheduler {
     }
   }
 
-  #assignPieces(): void {
+  #assignPieces(wasShort: boolean): void {
     for (const sequence of this.#running) {
       if (sequence.decodes) continue;
-      const piece = this.#piece(sequence.remaining);
+      const spared = wasShort ? 0 : this.#wantedAhead(sequence.request.priority);
+      // Never nothing: the first of all goes on even if those ahead of it then find no blocks.
+      const piece = this.#piece(
+        sequence.remaining,
+        Math.max(Math.min(1, this.#budget), this.#budget - spared),
+      );
       sequence.planned = piece;
       this.#budget -= piece;
     }
   }
 
-  /** How much of `remaining` tokens of a prompt fits into the step. */
-  #piece(remaining: number): number {
+  /** Budget that those who wait with a smaller priority would take, if there are places for them. */
+  #wantedAhead(priority: number): number {
+    const { policy, maximumSequences } = this.#options;
+    if (policy !== "splitfuse") return 0;
+    let tokens = 0;
+    let places = this.#places();
+    for (const sequence of this.#waiting) {
+      places += sequence.places;
+      if (sequence.request.priority >= priority || places > maximumSequences || tokens >= this.#budget) break;
+      if (sequence.awaited?.settled !== false) tokens += sequence.tokens.length;
+    }
+    return tokens;
+  }
+
+  /** How much of `remaining` tokens of a prompt fits into what is left of the step. */
+  #piece(remaining: number, budget: number): number {
     const { policy, tokenBudget } = this.#options;
-    if (remaining <= this.#budget) return remaining;
+    if (remaining <= budget) return remaining;
     // Whole prompts, unless even a whole step is too short.
-    if (policy === "prefill-first" && this.#budget < tokenBudget) return 0;
-    return this.#budget;
+    if (policy === "prefill-first" && budget < tokenBudget) return 0;
+    return budget;
   }
 
   /** Gives the running sequences blocks for what was assigned to them, in their order. */
@@ -360,8 +353,16 @@ export class Scheduler {
     }
   }
 
-  /** Starts waiting sequences while budget, places and blocks last. Takes nothing from those that run. */
-  #admit(): void {
+  /**
+   * Starts waiting sequences while budget, places and blocks last. Takes nothing from those that run, and starts
+   * nobody in a step for which others lost their blocks.
+   * @param preemptions their number before this step
+   */
+  #admit(preemptions: number): void {
+    if (this.#preemptions > preemptions) {
+      this.#short = true;
+      return;
+    }
     let places = this.#options.maximumSequences - this.#places();
     if (this.#budget === 0 || places <= 0 || this.#waiting.size === 0) return;
     // Blocks that running sequences still need for what they know, and soon one more each.
@@ -381,8 +382,11 @@ export class Scheduler {
         cached.blocks.length +
         rewritten +
         sequence.forks.length;
-      if (this.#running.length > 0 && needed + promised > pool.free - cached.unheld) return "refused";
-      const piece = this.#piece(sequence.tokens.length - cached.tokens);
+      if (this.#running.length > 0 && needed + promised > pool.free - cached.unheld) {
+        this.#short = true;
+        return "refused";
+      }
+      const piece = this.#piece(sequence.tokens.length - cached.tokens, this.#budget);
       if (piece === 0) return "refused";
 
       this.#blocks.start(sequence, cached);
@@ -448,27 +452,6 @@ export class Scheduler {
     this.#preempted.push(sequence.id);
     this.#preemptions++;
     return sequence;
-  }
-
-  /** Finds the sequences of the results; every one that is due must have exactly one. */
-  #match(flight: readonly Sequence[], results: readonly SampledToken[]): ReadonlyMap<Sequence, SampledToken> {
-    const sampled = new Map<Sequence, SampledToken>();
-    for (const result of results) {
-      const sequence = this.#sequences.get(result.sequence);
-      if (sequence?.due !== true || sampled.has(sequence)) {
-        throw new InternalError(`a token of sequence ${result.sequence} came that was not to be sampled`);
-      }
-      sampled.set(sequence, result);
-    }
-    for (const carrier of flight) {
-      if (!carrier.due) continue;
-      for (const sequence of [carrier, ...carrier.forks]) {
-        if (!sequence.ended && !sampled.has(sequence)) {
-          throw new InternalError(`sequence ${sequence.id} was to be sampled and got no token`);
-        }
-      }
-    }
-    return sampled;
   }
 
   /** After the prompt, the answers that a sequence carries become sequences that share its blocks. */

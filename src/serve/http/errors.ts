@@ -13,9 +13,12 @@ export interface ApiErrorDetails {
   readonly cause?: unknown;
 }
 
-/** Longest message, and longest name of a field, that an answer repeats. In UTF-16 code units. */
-const messageLimit = 600;
-const parameterLimit = 100;
+/**
+ * Bytes of JSON that a message and the name of a field may take: with the rest of the body they stay within 1 kB,
+ * however much of the request they repeat.
+ */
+const messageBytes = 700;
+const parameterBytes = 150;
 
 /** Seconds after which a refused client may come again. */
 export const retryAfterSeconds = 1;
@@ -29,11 +32,11 @@ export class ApiError extends Error {
   readonly headers: Readonly<Record<string, string>>;
 
   constructor(status: number, message: string, details: ApiErrorDetails = {}) {
-    super(clip(message, messageLimit), details.cause === undefined ? undefined : { cause: details.cause });
+    super(fit(message, messageBytes), details.cause === undefined ? undefined : { cause: details.cause });
     this.name = "ApiError";
     this.status = status;
     this.type = details.type ?? (status < 500 ? "invalid_request_error" : "server_error");
-    this.parameter = details.parameter === undefined ? undefined : clip(details.parameter, parameterLimit);
+    this.parameter = details.parameter === undefined ? undefined : fit(details.parameter, parameterBytes);
     this.code = details.code;
     this.headers = details.headers ?? {};
   }
@@ -55,6 +58,14 @@ export class ApiError extends Error {
 export function clip(text: string, limit: number): string {
   if (text.length <= limit) return text;
   return `${text.slice(0, limit - 1).replace(/[\ud800-\udbff]$/, "")}…`;
+}
+
+/** The text, cut so that it takes at most `bytes` as JSON. */
+function fit(text: string, bytes: number): string {
+  let fitted = clip(text, bytes);
+  while (Buffer.byteLength(JSON.stringify(fitted)) > bytes)
+    fitted = clip(fitted, Math.floor(fitted.length * 0.8));
+  return fitted;
 }
 
 /** A 400 about one field. */

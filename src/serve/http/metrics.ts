@@ -214,15 +214,20 @@ function requestObserver(registry: Registry, engine: ServingEngine): EngineObser
   return {
     step(report) {
       promptTokens.inc(report.promptTokens);
-      answerTokens.inc(report.answerTokens);
       iteration.observe(report.tokens);
     },
     interToken(seconds) {
+      answerTokens.inc();
       interToken.observe(seconds);
       perToken.observe(seconds);
     },
-    firstToken: (seconds) => firstToken.observe(seconds),
+    firstToken(seconds) {
+      answerTokens.inc();
+      firstToken.observe(seconds);
+    },
     finished(report) {
+      // The first tokens of the answers beyond the first, of which no call tells.
+      if (report.firstTokenSeconds !== undefined) answerTokens.inc(report.answers - 1);
       for (const reason of report.finishReasons) success.inc({ finished_reason: reason });
       observeTimes(report);
       requestPrompt.observe(report.promptTokens);

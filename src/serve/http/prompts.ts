@@ -82,9 +82,6 @@ export interface InputOptions {
  */
 export function readInputs(value: unknown, engine: ServingEngine, options: InputOptions): Input[] {
   const { parameter, limit, special } = options;
-  if (value === undefined) {
-    throw invalid(parameter, `invalid '${parameter}': it is required`, "missing_required_parameter");
-  }
   if (!Array.isArray(value) || (value.length > 0 && isIds(value))) {
     return [readOne(value, engine, special, parameter)];
   }

@@ -89,8 +89,8 @@ export function adjustLogits(
   raw: Float64Array,
   settings: SamplingSettings,
   mask: Float64Array | undefined,
-  biases: readonly [number, number][],
-  history: readonly [number, number][],
+  biases: readonly (readonly [number, number])[],
+  history: readonly (readonly [number, number])[],
 ): Float64Array {
   const logits = raw.map((logit, token) => {
     const allowed = mask === undefined || (mask[token >>> 5]! >>> (token & 31)) & 1;

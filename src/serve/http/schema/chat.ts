@@ -29,10 +29,13 @@ const toolCall = z.object({
 const message = z
   .object({
     role: z.enum(["system", "developer", "user", "assistant", "tool", "function"]),
-    content: z.unknown().superRefine((value, context) => {
-      const problem = contentProblem(value);
-      if (problem !== undefined) context.addIssue({ code: "custom", ...problem });
-    }),
+    content: z
+      .unknown()
+      .optional()
+      .superRefine((value, context) => {
+        const problem = contentProblem(value);
+        if (problem !== undefined) context.addIssue({ code: "custom", ...problem });
+      }),
     name: z.string().max(256).nullish(),
     tool_calls: z.array(toolCall).max(128).nullish(),
     tool_call_id: z.string().max(256).nullish(),
@@ -102,8 +105,8 @@ export const chatBody = z.object({
   top_logprobs: z.int().min(0).max(maximumLogprobs).optional(),
   tool_choice: toolChoice.optional(),
   parallel_tool_calls: z.boolean().default(true),
-  response_format: z.unknown(),
-  structured_outputs: z.unknown(),
+  response_format: z.unknown().optional(),
+  structured_outputs: z.unknown().optional(),
 });
 
 /** A checked body of POST /v1/chat/completions. */

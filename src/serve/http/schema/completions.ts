@@ -8,8 +8,8 @@ export const completionBody = z.object({
   max_tokens: z.int().min(1).default(16),
   logprobs: z.int().min(0).max(maximumLogprobs).optional(),
   echo: z.boolean().default(false),
-  response_format: z.unknown(),
-  structured_outputs: z.unknown(),
+  response_format: z.unknown().optional(),
+  structured_outputs: z.unknown().optional(),
   add_special_tokens: z.boolean().default(true),
 });
 

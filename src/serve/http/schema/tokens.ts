@@ -4,7 +4,7 @@ import { z } from "zod";
 export const tokenizeBody = z.object({
   model: z.string().optional(),
   prompt: z.string().optional(),
-  messages: z.unknown(),
+  messages: z.unknown().optional(),
   add_special_tokens: z.boolean().optional(),
   return_token_strs: z.boolean().default(false),
 });
