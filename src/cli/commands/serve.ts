@@ -3,7 +3,7 @@ import { parseBytes } from "../../base/bytes.ts";
 import type { SchedulingPolicy } from "../../serve/core/types.ts";
 import { defaultBodyBytes, type LogLevel, logLevels } from "../../serve/http/index.ts";
 import { helpEnding } from "../help.ts";
-import { addModelOptions, integerFrom, type ModelOptions, numberFrom } from "../options.ts";
+import { addModelOptions, integerFrom, type ModelOptions, modelArgument, numberFrom } from "../options.ts";
 
 /** What `slipstream serve` was asked. Settings of the engine that are absent are the engine's to choose. */
 export interface ServeCommandOptions extends ModelOptions {
@@ -114,7 +114,7 @@ export function defineServe(run: (options: ServeCommandOptions) => Promise<void>
       "Serve a language model over HTTP as OpenAI does: chat, completions, embeddings, and metrics for " +
         "Prometheus. Prints one line with the URL when it is ready.",
     )
-    .argument("<MODEL>", "a Hugging Face folder: config.json, model.safetensors, tokenizer.json");
+    .argument("<MODEL>", modelArgument);
   addServerOptions(command);
   addEngineOptions(command);
   return addModelOptions(command)

@@ -7,6 +7,7 @@ import { ApiServer } from "../../serve/http/index.ts";
 import { Engine, loadForServing } from "../../serve/index.ts";
 import { withBackend } from "../backend.ts";
 import type { ServeCommandOptions } from "../commands/serve.ts";
+import { loadOptionsOf } from "../options.ts";
 import { packageVersion } from "../version.ts";
 import { gatherKeys } from "./api_keys.ts";
 import { awaitSignal } from "./signals.ts";
@@ -31,10 +32,10 @@ async function loadEngine(
   backend: Backend,
   trace: Trace | undefined,
 ): Promise<Engine> {
-  const { model, precision, servedModelName } = options;
+  const { model, servedModelName } = options;
   const modelName = servedModelName?.[0];
   const parts = await loadForServing(backend, model, {
-    precision,
+    ...loadOptionsOf(options),
     ...(modelName === undefined ? {} : { modelName }),
   });
   return await Engine.create({
