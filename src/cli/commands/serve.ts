@@ -13,6 +13,7 @@ export interface ServeCommandOptions extends ModelOptions {
   readonly host: string;
   readonly kvCacheDtype?: "f32" | "bf16" | "f16";
   readonly tokenBudget?: number;
+  readonly mixedTokenBudget?: number;
   readonly maxSequences?: number;
   readonly maxContext?: number;
   readonly maxWaiting: number;
@@ -55,6 +56,11 @@ function addEngineOptions(command: Command): Command {
       ),
     )
     .option("--token-budget <N>", "tokens that one step runs at the most; 512 by default", integerFrom(1))
+    .option(
+      "--mixed-token-budget <N>",
+      "tokens at the most of a step that reads prompts while answers are written, or twice those answers; 32 by default",
+      integerFrom(1),
+    )
     .option("--max-sequences <N>", "answers that run at once at the most; 32 by default", integerFrom(1))
     .option(
       "--max-model-len, --max-context <N>",

@@ -44,6 +44,7 @@ async function loadEngine(
     prefixCaching: options.prefixCaching,
     policy: options.scheduler,
     ...(options.tokenBudget === undefined ? {} : { tokenBudget: options.tokenBudget }),
+    ...(options.mixedTokenBudget === undefined ? {} : { mixedTokenBudget: options.mixedTokenBudget }),
     ...(options.maxSequences === undefined ? {} : { maximumSequences: options.maxSequences }),
     ...(options.maxContext === undefined ? {} : { maximumContext: options.maxContext }),
     ...(options.blockSize === undefined ? {} : { blockSize: options.blockSize }),
