@@ -34,6 +34,12 @@ export class PagedCache {
         bindings[stateName(layer, part)] = backend.allocate(limits.cacheDtype, elements);
       }
     }
+    // The machine hands out memory when it is first written: a small cache is taken at once, so that the process
+    // does not grow while it serves; for a large one that would take seconds.
+    const memory = Object.values(bindings);
+    if (memory.reduce((total, { byteLength }) => total + byteLength, 0) <= takenAtOnce) {
+      for (const data of memory) data.fill(0);
+    }
     this.bindings = bindings;
   }
 
@@ -93,6 +99,9 @@ export class PagedCache {
     };
   }
 }
+
+/** Bytes. */
+const takenAtOnce = 64 * 2 ** 20;
 
 interface CopyProgram {
   readonly executable: Executable;

@@ -151,7 +151,13 @@ export class Engine implements ServingEngine {
       ...(request.cacheSalt === undefined ? {} : { cacheSalt: request.cacheSalt }),
     };
     const seed = checked.seed ?? this.#seeds.nextUint32() * 2 ** 21 + (this.#seeds.nextUint32() >>> 11);
-    const refusal = this.#loop.add(running, core, (info) => new Answer(running, info, this.#sources, seed));
+    let refusal: Refusal | undefined;
+    try {
+      refusal = this.#loop.add(running, core, (info) => new Answer(running, info, this.#sources, seed));
+    } catch (error) {
+      running.close();
+      throw error;
+    }
     if (refusal !== undefined) {
       running.close();
       throw refused(refusal, prompt.length);

@@ -28,7 +28,10 @@ export interface EngineSettings {
   readonly blockSize?: number;
   /** Blocks of the cache; `cacheBytes` says the same in bytes. */
   readonly blocks?: number;
-  /** Bytes of the cache at the most; by default enough for every sequence at full length, up to 2 GiB. */
+  /**
+   * Bytes of the cache at the most; by default enough for every sequence at full length, up to 2 GiB or a quarter of
+   * the memory that the process may still take.
+   */
   readonly cacheBytes?: number;
   /** The model's dtype by default. */
   readonly cacheDtype?: CacheDType;
@@ -69,7 +72,11 @@ export interface EngineLimits {
   readonly policy: SchedulingPolicy;
 }
 
-const defaultCacheBytes = 2 * 2 ** 30;
+const mostDefaultCacheBytes = 2 * 2 ** 30;
+
+function defaultCacheBytes(): number {
+  return Math.min(mostDefaultCacheBytes, process.availableMemory() / 4);
+}
 
 /**
  * Fills in the defaults for a model and checks what was given.
@@ -104,7 +111,7 @@ export function resolveSettings(settings: EngineSettings, model: Model): EngineL
   );
   const fullBlocks = Math.ceil(wantedContext / blockSize);
   const sequences = Math.min(maximumSequences, tokenBudget);
-  const affordable = Math.floor((settings.cacheBytes ?? defaultCacheBytes) / blockBytes);
+  const affordable = Math.floor((settings.cacheBytes ?? defaultCacheBytes()) / blockBytes);
   const blocks = count(
     settings.blocks === undefined && settings.cacheBytes !== undefined ? "cacheBytes" : "blocks",
     settings.blocks ?? Math.min(affordable, fullBlocks * sequences),
