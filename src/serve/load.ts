@@ -2,23 +2,21 @@ import { readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { FileFormatError } from "../base/errors.ts";
 import { systemErrorCode } from "../base/system_errors.ts";
-import { loadTokenizer, type Tokenizer } from "../data/index.ts";
-import { loadModelWith, type Precision } from "../models/index.ts";
+import type { Tokenizer } from "../data/index.ts";
+import { type LoadOptions, loadModelTokenizer, loadModelWith } from "../models/index.ts";
 import type { Backend } from "../runtime/backend.ts";
 import type { EngineParts } from "./engine/options.ts";
 
 /** How to load what is served. */
-export interface ServingLoadOptions {
-  /** "f32" by default. */
-  readonly precision?: Precision;
-  /** The name under which the model is served; the folder's by default. */
+export interface ServingLoadOptions extends LoadOptions {
+  /** The name under which the model is served; the folder's or the file's by default. */
   readonly modelName?: string;
 }
 
 type Json = Readonly<Record<string, unknown>>;
 
 /**
- * Loads a Hugging Face folder with everything that serving needs of it: the model, its tokenizer, its chat template
+ * Loads a Hugging Face folder or a `.gguf` file with everything that serving needs of it: the model, its tokenizer, its chat template
  * and the tokens that end a text.
  * @throws FileFormatError, ConfigError saying what is wrong with which file.
  */
@@ -27,10 +25,10 @@ export async function loadForServing(
   path: string,
   options: ServingLoadOptions = {},
 ): Promise<EngineParts> {
-  const { precision, modelName } = options;
+  const { modelName, ...loadOptions } = options;
   const [model, tokenizer, generation, template] = await Promise.all([
-    loadModelWith(backend, path, precision === undefined ? {} : { precision }),
-    loadTokenizer(path),
+    loadModelWith(backend, path, loadOptions),
+    loadModelTokenizer(path),
     readJson(join(path, "generation_config.json")),
     readText(join(path, "chat_template.jinja")),
   ]);
@@ -39,7 +37,7 @@ export async function loadForServing(
   return {
     model,
     tokenizer,
-    modelName: modelName ?? basename(resolve(path)),
+    modelName: modelName ?? basename(resolve(path), ".gguf"),
     ...(chatTemplate === undefined ? {} : { chatTemplate }),
     specialTokens: specialTokensOf(tokenizerConfig),
     endTokens: endTokensOf([model.parts.config, generation], tokenizer),
@@ -78,7 +76,7 @@ async function readText(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, "utf8");
   } catch (cause) {
-    if (systemErrorCode(cause) === "ENOENT") return undefined;
+    if (["ENOENT", "ENOTDIR"].includes(systemErrorCode(cause) ?? "")) return undefined;
     throw new FileFormatError("unreadable_file", "a file of the model cannot be read", {
       where: path,
       cause,

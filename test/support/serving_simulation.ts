@@ -19,6 +19,7 @@ interface SimulatedSequence extends SequenceInfo {
   readonly stops: boolean;
   readonly right: readonly [number, number, number];
   tokens: number[];
+  readonly histories: number[];
 }
 
 /** A request and, for each answer, after how many tokens the model ends it (never by default). */
@@ -85,6 +86,7 @@ export class ServingSimulation {
         stops: stop <= room,
         right: [request.priority ?? 0, arrival, info.answer],
         tokens: [...request.prompt],
+        histories: [],
       };
       this.live.set(info.sequence, sequence);
       this.#known.set(info.sequence, sequence);
@@ -241,13 +243,13 @@ export class ServingSimulation {
   }
 
   /** Of each position of a sequence, a number that stands for its tokens up to there. */
-  #historiesOf(id: number): number[] {
-    const sequence = this.#find(id);
-    let history = this.#intern(`salt ${sequence.salt}`);
-    return sequence.tokens.map((token) => {
-      history = this.#intern(`${history} ${token}`);
-      return history;
-    });
+  #historiesOf(id: number): readonly number[] {
+    const { histories, tokens, salt } = this.#find(id);
+    while (histories.length < tokens.length) {
+      const before = histories.at(-1) ?? this.#intern(`salt ${salt}`);
+      histories.push(this.#intern(`${before} ${tokens[histories.length]}`));
+    }
+    return histories;
   }
 
   #find(id: number): SimulatedSequence {

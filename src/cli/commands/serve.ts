@@ -3,7 +3,7 @@ import { parseBytes } from "../../base/bytes.ts";
 import type { SchedulingPolicy } from "../../serve/core/types.ts";
 import { defaultBodyBytes, type LogLevel, logLevels } from "../../serve/http/index.ts";
 import { helpEnding } from "../help.ts";
-import { addModelOptions, integerFrom, type ModelOptions, numberFrom } from "../options.ts";
+import { addModelOptions, integerFrom, type ModelOptions, modelArgument, numberFrom } from "../options.ts";
 
 /** What `slipstream serve` was asked. Settings of the engine that are absent are the engine's to choose. */
 export interface ServeCommandOptions extends ModelOptions {
@@ -13,6 +13,7 @@ export interface ServeCommandOptions extends ModelOptions {
   readonly host: string;
   readonly kvCacheDtype?: "f32" | "bf16" | "f16";
   readonly tokenBudget?: number;
+  readonly mixedTokenBudget?: number;
   readonly maxSequences?: number;
   readonly maxContext?: number;
   readonly maxWaiting: number;
@@ -55,6 +56,11 @@ function addEngineOptions(command: Command): Command {
       ),
     )
     .option("--token-budget <N>", "tokens that one step runs at the most; 512 by default", integerFrom(1))
+    .option(
+      "--mixed-token-budget <N>",
+      "tokens at the most of a step that reads prompts while answers are written, or twice those answers; 32 by default",
+      integerFrom(1),
+    )
     .option("--max-sequences <N>", "answers that run at once at the most; 32 by default", integerFrom(1))
     .option(
       "--max-model-len, --max-context <N>",
@@ -114,7 +120,7 @@ export function defineServe(run: (options: ServeCommandOptions) => Promise<void>
       "Serve a language model over HTTP as OpenAI does: chat, completions, embeddings, and metrics for " +
         "Prometheus. Prints one line with the URL when it is ready.",
     )
-    .argument("<MODEL>", "a Hugging Face folder: config.json, model.safetensors, tokenizer.json");
+    .argument("<MODEL>", modelArgument);
   addServerOptions(command);
   addEngineOptions(command);
   return addModelOptions(command)

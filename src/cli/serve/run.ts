@@ -7,6 +7,7 @@ import { ApiServer } from "../../serve/http/index.ts";
 import { Engine, loadForServing } from "../../serve/index.ts";
 import { withBackend } from "../backend.ts";
 import type { ServeCommandOptions } from "../commands/serve.ts";
+import { loadOptionsOf } from "../options.ts";
 import { packageVersion } from "../version.ts";
 import { gatherKeys } from "./api_keys.ts";
 import { awaitSignal } from "./signals.ts";
@@ -31,10 +32,10 @@ async function loadEngine(
   backend: Backend,
   trace: Trace | undefined,
 ): Promise<Engine> {
-  const { model, precision, servedModelName } = options;
+  const { model, servedModelName } = options;
   const modelName = servedModelName?.[0];
   const parts = await loadForServing(backend, model, {
-    precision,
+    ...loadOptionsOf(options),
     ...(modelName === undefined ? {} : { modelName }),
   });
   return await Engine.create({
@@ -43,6 +44,7 @@ async function loadEngine(
     prefixCaching: options.prefixCaching,
     policy: options.scheduler,
     ...(options.tokenBudget === undefined ? {} : { tokenBudget: options.tokenBudget }),
+    ...(options.mixedTokenBudget === undefined ? {} : { mixedTokenBudget: options.mixedTokenBudget }),
     ...(options.maxSequences === undefined ? {} : { maximumSequences: options.maxSequences }),
     ...(options.maxContext === undefined ? {} : { maximumContext: options.maxContext }),
     ...(options.blockSize === undefined ? {} : { blockSize: options.blockSize }),

@@ -13,6 +13,11 @@ export type CacheDType = "f32" | "bf16" | "f16" | "int8";
 export interface EngineSettings {
   /** Tokens that one step runs at the most; 512 by default. */
   readonly tokenBudget?: number;
+  /**
+   * Tokens at the most of a step that reads prompts while answers are written, or twice those answers where that is
+   * more; 32 by default. More reads prompts faster, less keeps answers flowing.
+   */
+  readonly mixedTokenBudget?: number;
   /** Sequences that run at once at the most; 32 by default. */
   readonly maximumSequences?: number;
   /** Requests that may wait; 1024 by default. */
@@ -56,6 +61,7 @@ export interface EngineParts {
 /** Settings with every default filled in. */
 export interface EngineLimits {
   readonly tokenBudget: number;
+  readonly mixedTokenBudget: number;
   readonly maximumSequences: number;
   readonly maximumWaiting: number;
   readonly maximumContext: number;
@@ -126,6 +132,7 @@ export function resolveSettings(settings: EngineSettings, model: Model): EngineL
   }
   return {
     tokenBudget,
+    mixedTokenBudget: count("mixedTokenBudget", settings.mixedTokenBudget ?? 32, 2 ** 16),
     maximumSequences: sequences,
     maximumWaiting: count("maximumWaiting", settings.maximumWaiting ?? 1024, 2 ** 24),
     maximumContext,
