@@ -132,14 +132,22 @@ test("a port that is taken, a model that is not there, and options that make no 
   }
 });
 
-test("a forward pass that throws ends its request, and the server goes on", async () => {
-  const { url } = await start([], { SLIPSTREAM_SERVE_FAIL_STEP: "4" });
-  const body = { prompt: "The lynx", max_tokens: 6, ignore_eos: true };
-  const statuses: number[] = [];
-  for (let request = 0; request < 3; request++) statuses.push((await ask(url, body)).status);
-  expect(statuses).toContain(500);
+test("a forward pass that throws ends its request, and the next one is answered", async () => {
+  const { url } = await start([], { SLIPSTREAM_SERVE_FAIL_STEP: "10" });
+  const body = { prompt: "The lynx", ignore_eos: true };
+  const failed = await ask(url, { ...body, max_tokens: 20 });
+  expect(failed.status).toBe(500);
+  expect(await failed.json()).toMatchObject({ error: { type: "server_error", code: "engine_error" } });
+  expect((await fetch(`${url}/health`)).status).toBe(200);
+  expect((await ask(url, { ...body, max_tokens: 2 })).status).toBe(200);
+});
+
+test("an engine that only fails is told as dead", async () => {
+  const { url } = await start([], { SLIPSTREAM_SERVE_FAIL_STEP: "1" });
+  const body = { prompt: "The lynx", max_tokens: 2 };
+  for (let request = 0; request < 3; request++) expect((await ask(url, body)).status).toBe(500);
   const health = await fetch(`${url}/health`);
-  expect([200, 503]).toContain(health.status);
-  const one = await ask(url, { ...body, max_tokens: 1 });
-  expect([200, 500, 503]).toContain(one.status);
+  expect([health.status, await health.json()]).toMatchObject([503, { status: "dead" }]);
+  const refused = await ask(url, body);
+  expect([refused.status, await refused.json()]).toMatchObject([503, { error: { code: "engine_dead" } }]);
 });

@@ -3,14 +3,53 @@ import type { TokenSource } from "../../src/serve/structured/vocabulary.ts";
 
 /** Texts of more than one byte that the tokens of tests have: words, marks of JSON, pieces of characters. */
 const pieces = [
-  ...['{"', '":', '": "', '", "', '"}', '"]', "}}", "]}", "},", "}]", ", ", ": ", "[]", "{}", '""', "[[", ',"', '"a'],
+  ...[
+    '{"',
+    '":',
+    '": "',
+    '", "',
+    '"}',
+    '"]',
+    "}}",
+    "]}",
+    "},",
+    "}]",
+    ", ",
+    ": ",
+    "[]",
+    "{}",
+    '""',
+    "[[",
+    ',"',
+    '"a',
+  ],
   ...["true", "false", "null", "na", "name", "nam", "me", " the", "the", "12", "123", "0.", "e1", "-1", ".5"],
-  ...["\\u", "\\n", '\\"', "\\\\", "\\ud8", "é", "日本", "日", "😀", "a\\", 'x"', '":1', "2024-", "-01", "T1", ":00"],
+  ...[
+    "\\u",
+    "\\n",
+    '\\"',
+    "\\\\",
+    "\\ud8",
+    "é",
+    "日本",
+    "日",
+    "😀",
+    "a\\",
+    'x"',
+    '":1',
+    "2024-",
+    "-01",
+    "T1",
+    ":00",
+  ],
   ...["         ", "tag", '"tag"', '{"tag":"', "AB", "abc", "@", ".com", "\n", "\t"],
 ];
 
 /** A vocabulary of every byte, of common pieces, and of pieces that cut characters. The last id ends a text. */
-export function testTokens(more: readonly (string | Uint8Array)[] = [], special: readonly string[] = []): TokenSource {
+export function testTokens(
+  more: readonly (string | Uint8Array)[] = [],
+  special: readonly string[] = [],
+): TokenSource {
   const tokens: { bytes: number[]; text: string; special: boolean }[] = [];
   const add = (bytes: Uint8Array) =>
     tokens.push({ bytes: [...bytes], text: Buffer.from(bytes).toString(), special: false });
@@ -22,7 +61,8 @@ export function testTokens(more: readonly (string | Uint8Array)[] = [], special:
     add(Buffer.concat([Buffer.from('"'), bytes.subarray(0, 1)]));
     add(Buffer.concat([bytes.subarray(1), Buffer.from('"')]));
   }
-  for (const text of [...special, "<end>"]) tokens.push({ bytes: [...Buffer.from(text)], text, special: true });
+  for (const text of [...special, "<end>"])
+    tokens.push({ bytes: [...Buffer.from(text)], text, special: true });
   return {
     vocabularySize: tokens.length,
     endTokens: [tokens.length - 1],
@@ -82,7 +122,12 @@ export function randomText(grammar: Grammar, source: TokenSource, seed: number, 
  * Whether a grammar lets a text be written, with tokens cut at random, and end there. Checks the mask before every
  * token.
  */
-export function allowsText(grammar: Grammar, source: TokenSource, text: string | Uint8Array, seed = 1): boolean {
+export function allowsText(
+  grammar: Grammar,
+  source: TokenSource,
+  text: string | Uint8Array,
+  seed = 1,
+): boolean {
   const random = randomNumbers(seed);
   const bytes = Buffer.from(text as string);
   const constraint = grammar.start();
@@ -93,7 +138,8 @@ export function allowsText(grammar: Grammar, source: TokenSource, text: string |
     for (let id = 0; id < source.vocabularySize; id++) {
       const token = source.tokenText(id);
       if (token.special || token.bytes.length === 0) continue;
-      if (bytes.subarray(place, place + token.bytes.length).equals(Buffer.from(token.bytes))) fitting.push(id);
+      if (bytes.subarray(place, place + token.bytes.length).equals(Buffer.from(token.bytes)))
+        fitting.push(id);
     }
     const token = fitting[Math.floor(random() * fitting.length)]!;
     constraint.fillMask(mask);
