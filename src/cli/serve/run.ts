@@ -67,7 +67,6 @@ async function listen(options: ServeCommandOptions): Promise<ApiServer> {
     modelNames: options.servedModelName ?? [],
     maximumBodyBytes: options.maxBody,
     maximumAnswers: options.maxAnswers,
-    maximumWaiting: options.maxWaiting,
     corsOrigins: options.corsOrigin ?? [],
     logLevel: options.logLevel,
     version: packageVersion(),

@@ -394,10 +394,12 @@ test("a body that breaks off", async () => {
 });
 
 test("a full queue is refused before the body is read, with the time to come again", async () => {
-  const server = await startServer(
-    { maximumRunning: 1, maximumWaiting: 1, stepMilliseconds: 5, answer: () => "x".repeat(1000) },
-    { maximumWaiting: 1 },
-  );
+  const server = await startServer({
+    maximumRunning: 1,
+    maximumWaiting: 1,
+    stepMilliseconds: 5,
+    answer: () => "x".repeat(1000),
+  });
   const gone = new AbortController();
   const ask = () =>
     fetch(server.url + completions, {
