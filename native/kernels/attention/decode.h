@@ -235,19 +235,27 @@ void decode_block(const DecodeTask& task, const DecodeScratch& scratch, const To
 }
 
 // The partial result of the tokens [begin, end) of a task whose queries are loaded. Meanwhile it fetches the
-// first chunk of `following`, where there is such a task.
+// first chunk of `following`, where there is such a task; its own first chunk at once, where nothing did so
+// before.
 inline void decode_piece(const DecodeTask& task, const DecodeScratch& scratch, const DecodeTask* following,
-                         float* partial) {
+                         bool fetched, float* partial) {
   const int64_t rows = task.rows(), step = partial_pitch(task.pitch);
   std::memset(partial, 0, task.groups * rows * step * sizeof(float));
-  for (int64_t state = 0; state < task.groups * kDecodeRows; state++) {
-    Vector(-__builtin_inff()).store(scratch.maxima + state * Vector::lanes);
-    Vector(0.0f).store(scratch.sums + state * Vector::lanes);
+  for (int64_t group = 0; group < task.groups; group++) {
+    for_each_block(rows, [&]<int>(int64_t, int64_t block) {
+      const int64_t state = (group * kDecodeRows + block) * Vector::lanes;
+      Vector(-__builtin_inff()).store(scratch.maxima + state);
+      Vector(0.0f).store(scratch.sums + state);
+    });
   }
   const int64_t key_bytes = task.groups * task.size * bytes_per_element(task.keys.dtype);
   const int64_t value_bytes = task.groups * task.size * bytes_per_element(task.values.dtype);
   TokenChunk chunks[2];
   chunks[0].find(task, task.begin);
+  if (!fetched) {
+    chunks[0].fetching(chunks[0].keys, key_bytes, 0, 1).step(1, 1);
+    chunks[0].fetching(chunks[0].values, value_bytes, 0, 1).step(1, 1);
+  }
   for (int64_t begin = task.begin, number = 0; begin < task.end; number++) {
     const TokenChunk& chunk = chunks[number % 2];
     TokenChunk& next = chunks[(number + 1) % 2];
