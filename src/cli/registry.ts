@@ -44,6 +44,14 @@ export const registeredCommands: readonly RegisteredCommand[] = [
       ),
   },
   {
+    name: "convert",
+    summary: "write a model as GGUF, as a Hugging Face folder, or quantized",
+    load: async () =>
+      (await import("./commands/convert.ts")).defineConvert(async (options) =>
+        (await import("./convert/run.ts")).runConvert(options),
+      ),
+  },
+  {
     name: "plan",
     summary: "tell what training from a config would take",
     load: async () =>

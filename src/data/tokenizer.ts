@@ -5,6 +5,7 @@ import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { DataError, FileFormatError } from "../base/errors.ts";
 import { systemErrorCode } from "../base/system_errors.ts";
 import { messageOf, writeFileAside } from "./files.ts";
+import { type TokenPieces, tokenPieces } from "./token_pieces.ts";
 
 /** What `encode` may be asked. */
 export interface EncodeOptions {
@@ -34,6 +35,8 @@ export interface Tokenizer {
   tokenToId(token: string): number | undefined;
   /** The token of an id, written as in the vocabulary. */
   idToToken(id: number): string | undefined;
+  /** What single tokens add to a text, where the tokenizer's decoder is one that adds up their pieces. */
+  readonly pieces?: TokenPieces | undefined;
   /** The Jinja template that turns chat messages into text, where the tokenizer has one. */
   readonly chatTemplate?: string;
   /** The files of the tokenizer, by name, to be stored beside a model: see `saveTokenizer`. */
@@ -125,6 +128,7 @@ export function createTokenizerFrom(
   // that asks for it gets it.
   const tidySpaces = config.clean_up_tokenization_spaces === true;
 
+  let pieces: { readonly value: TokenPieces | undefined } | undefined;
   let made: { readonly text: string; readonly configText: string } | undefined;
   const texts = (): { readonly text: string; readonly configText: string } => {
     made ??= paths.texts?.() ?? {
@@ -176,6 +180,10 @@ export function createTokenizerFrom(
         skip_special_tokens: options.skipSpecialTokens ?? true,
         clean_up_tokenization_spaces: tidySpaces,
       });
+    },
+    get pieces() {
+      pieces ??= { value: tokenPieces(definition, config, (id) => tokenizer.id_to_token(id)) };
+      return pieces.value;
     },
     tokenToId: (token) => tokenizer.token_to_id(token),
     idToToken: (id) => tokenizer.id_to_token(id),

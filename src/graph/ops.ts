@@ -173,6 +173,11 @@ export interface OpAttributes {
   attention: AttentionAttributes;
   attention_gradient: AttentionAttributes;
   cache_write: NoAttributes;
+  /**
+   * Rows in i8, each with the scale (f32) by which its whole numbers are to be multiplied: cache [slots, groups, size],
+   * scales [slots, groups], values [tokens, groups, size], slots [tokens].
+   */
+  cache_write_quantized: NoAttributes;
   /** Whole blocks of a cache over others, one copy after the other. */
   cache_copy: { readonly blockSize: number };
   paged_attention: { readonly scale: number; readonly window: number; readonly blockSize: number };
@@ -192,7 +197,12 @@ export type OpName = keyof OpAttributes;
 /** The ops over queries, keys and values, and over the cache of the latter. */
 export type AttentionOp = Extract<
   OpName,
-  "attention" | "attention_gradient" | "cache_write" | "cache_copy" | "paged_attention"
+  | "attention"
+  | "attention_gradient"
+  | "cache_write"
+  | "cache_write_quantized"
+  | "cache_copy"
+  | "paged_attention"
 >;
 
 /** The names, for loops over all ops; the type holds it to `OpAttributes`. */
@@ -242,6 +252,7 @@ const everyOp: Record<OpName, true> = {
   attention: true,
   attention_gradient: true,
   cache_write: true,
+  cache_write_quantized: true,
   cache_copy: true,
   paged_attention: true,
   sample: true,
@@ -262,6 +273,10 @@ export const opNames = Object.keys(everyOp) as OpName[];
  */
 export const inPlaceOutputs: Partial<Record<OpName, readonly (readonly [number, number])[]>> = {
   cache_write: [[0, 0]],
+  cache_write_quantized: [
+    [0, 0],
+    [1, 1],
+  ],
   cache_copy: [[0, 0]],
   adamw: [
     [0, 0],

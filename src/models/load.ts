@@ -4,15 +4,18 @@ import { bytesPerElement, type DType, type TensorData } from "../base/dtype.ts";
 import { FileFormatError } from "../base/errors.ts";
 import type { QuantizedParameter } from "../base/quantized_format.ts";
 import { elementCount } from "../base/shape.ts";
-import { checkNames, convertInto, openModelWeights, type TensorReader } from "../checkpoint/index.ts";
-import { type Parameter, ParameterSpace, type ParameterTable } from "../nn/parameters.ts";
+import { ParameterSpace, type ParameterTable } from "../nn/parameters.ts";
 import type { Backend } from "../runtime/backend.ts";
+import { readsCompressed } from "./compressed/config.ts";
+import { packIntegers } from "./compressed/pack.ts";
+import { isCompressed } from "./compressed/reader.ts";
 import { familyOf } from "./families.ts";
 import type { ConfigJson, ModelFamily } from "./family.ts";
+import { openFolderWeights } from "./folder_weights.ts";
 import { isGgufPath, loadGgufModel } from "./gguf/load.ts";
 import { Model, type ModelParts } from "./model.ts";
 import { WeightPacker } from "./pack_weights.ts";
-import { planQuantization, type Quantization } from "./quantization.ts";
+import { planQuantization, type Quantization, refuseSecondQuantization } from "./quantization.ts";
 import { transposed } from "./transpose.ts";
 
 /** In which numbers a model computes. */
@@ -46,58 +49,8 @@ export async function readModelConfig(folder: string): Promise<{ config: ConfigJ
   return { config: parsed as ConfigJson, where };
 }
 
-/** Parameter names as a reader of this family's checkpoints knows them. */
-function storedNames(
-  family: ModelFamily,
-  parameters: ParameterTable,
-  reader: TensorReader,
-): Map<string, string> {
-  const names = new Map<string, string>();
-  for (const name of parameters.keys()) {
-    const alternative = family.alternativeName?.(name);
-    names.set(
-      name,
-      !reader.has(name) && alternative !== undefined && reader.has(alternative) ? alternative : name,
-    );
-  }
-  return names;
-}
-
 /**
- * Visits the weights of a model folder, one after another.
- * @param visit is given a parameter, and how to read it: into memory, as a dtype
- * @throws FileFormatError naming every tensor that is missing, extra or of another shape.
- */
-async function visitWeights(
-  folder: string,
-  family: ModelFamily,
-  parameters: ParameterTable,
-  visit: (parameter: Parameter, read: (memory: TensorData, as: DType) => Promise<void>) => Promise<void>,
-): Promise<void> {
-  const reader = await openModelWeights(folder);
-  try {
-    const names = storedNames(family, parameters, reader);
-    const expected = new Map([...parameters.values()].map(({ name, shape }) => [names.get(name)!, shape]));
-    // A tied checkpoint may still hold its output projection.
-    const ignored = [...(family.ignoredNames ?? []), /^lm_head\.weight$/, /rotary_emb\.inv_freq$/];
-    const mayBeExtra = (name: string): boolean => ignored.some((pattern) => pattern.test(name));
-    checkNames(expected, reader, { mayBeExtra });
-    for (const parameter of parameters.values()) {
-      const stored = names.get(parameter.name)!;
-      await visit(parameter, async (memory, as) => {
-        const { dtype } = reader.info(stored);
-        const bytes = new Uint8Array(memory.buffer, memory.byteOffset, memory.byteLength);
-        if (dtype === as) await reader.readInto(stored, bytes);
-        else convertInto(await reader.read(stored), dtype, memory, as);
-      });
-    }
-  } finally {
-    await reader.close();
-  }
-}
-
-/**
- * Fills memory with the weights of a model folder, converting dtypes.
+ * Fills memory with the weights of a model folder, converting dtypes. Quantized weights become floats.
  * @param memoryOf the memory of a parameter, of its tensor's dtype
  * @throws FileFormatError naming every tensor that is missing, extra or of another shape.
  */
@@ -107,37 +60,49 @@ export async function readWeights(
   parameters: ParameterTable,
   memoryOf: (name: string) => TensorData,
 ): Promise<void> {
-  await visitWeights(folder, family, parameters, ({ name, tensor }, read) =>
-    read(memoryOf(name), tensor.dtype),
-  );
+  const { config } = await readModelConfig(folder);
+  await using weights = await openFolderWeights(folder, { config, family, parameters });
+  for (const parameter of parameters.values()) {
+    await weights.read(parameter, memoryOf(parameter.name), parameter.tensor.dtype);
+  }
 }
 
-/** The weights of a model folder, its matrices quantized one after another. */
-async function readQuantized(
-  folder: string,
-  { family, parameters, backend, dtype }: Pick<ModelParts, "family" | "parameters" | "backend" | "dtype">,
-  quantization: Quantization,
-): Promise<Pick<ModelParts, "weights" | "quantized">> {
+type Parts = Pick<ModelParts, "config" | "family" | "parameters" | "backend" | "dtype">;
+type Values = Pick<ModelParts, "weights" | "quantized">;
+
+/** The weights of a model folder, quantized there or to be quantized now, one after another. */
+async function readPacked(folder: string, parts: Parts, quantization?: Quantization): Promise<Values> {
+  const { family, parameters, backend, dtype } = parts;
+  await using folderWeights = await openFolderWeights(folder, parts);
+  const { reader } = folderWeights;
+  if (isCompressed(reader) && quantization !== undefined) {
+    refuseSecondQuantization(folder, "a folder in compressed-tensors format");
+  }
   const weights = new Map<string, TensorData>();
   const quantized = new Map<string, QuantizedParameter>();
   const packer = new WeightPacker(backend);
   try {
-    await visitWeights(folder, family, parameters, async (parameter, read) => {
+    for (const parameter of parameters.values()) {
       const { name, shape } = parameter;
-      const plan = planQuantization(parameter, family, quantization);
-      if (plan === undefined) {
+      const integers = isCompressed(reader) ? await reader.integers(name) : undefined;
+      const plan = quantization === undefined ? undefined : planQuantization(parameter, family, quantization);
+      if (integers !== undefined) {
+        const { packed, data } = await packIntegers(packer, integers);
+        quantized.set(name, packed);
+        weights.set(name, data);
+      } else if (plan !== undefined) {
+        const { transposed: isTransposed, ...packed } = plan;
+        const floats = new Float32Array(elementCount(shape));
+        await folderWeights.read(parameter, floats, "f32");
+        const matrix = isTransposed ? transposed(floats, shape) : floats;
+        quantized.set(name, packed);
+        weights.set(name, await packer.quantize(packed, matrix, "f32"));
+      } else {
         const memory = backend.allocate(dtype, elementCount(shape));
-        await read(memory, dtype);
+        await folderWeights.read(parameter, memory, dtype);
         weights.set(name, memory);
-        return;
       }
-      const { transposed: isTransposed, ...packed } = plan;
-      const floats = new Float32Array(elementCount(shape));
-      await read(floats, "f32");
-      const matrix = isTransposed ? transposed(floats, shape) : floats;
-      weights.set(name, await packer.quantize(packed, matrix, "f32"));
-      quantized.set(name, packed);
-    });
+    }
   } finally {
     packer.dispose();
   }
@@ -175,8 +140,9 @@ async function loadModelFolder(backend: Backend, folder: string, options: LoadOp
   const space = ParameterSpace.create(dtype);
   const language = family.build(config, space, where);
   const parts = { family, config, language, parameters: space.table, backend, dtype };
-  if (options.quantization !== undefined) {
-    return new Model({ ...parts, ...(await readQuantized(folder, parts, options.quantization)) });
+  const { quantization, dequantize } = options;
+  if (quantization !== undefined || (dequantize !== true && readsCompressed(config, where))) {
+    return new Model({ ...parts, ...(await readPacked(folder, parts, quantization)) });
   }
   const weights = new Map<string, TensorData>();
   for (const { name, shape } of space.table.values())

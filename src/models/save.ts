@@ -16,8 +16,8 @@ export interface SavedModel {
   readonly family: ModelFamily;
   readonly config: ConfigJson;
   readonly parameters: ParameterTable;
-  /** The values of a parameter, in its tensor's dtype. */
-  readonly valuesOf: (name: string) => TensorData;
+  /** The values of a parameter, in its tensor's dtype. They are written before others are asked for. */
+  readonly valuesOf: (name: string) => TensorData | Promise<TensorData>;
   /** The dtype in the file. */
   readonly dtype: "f32" | "bf16" | "f16";
 }
@@ -35,8 +35,9 @@ export async function saveModelFolder(
 ): Promise<void> {
   const { family, config, parameters, valuesOf, dtype } = model;
   await writeFolderAtomically(folder, async (temporary) => {
+    const { quantization_config: _, ...floats } = config;
     const json = {
-      ...config,
+      ...floats,
       model_type: family.type,
       architectures: [family.architecture],
       torch_dtype: torchNames[dtype],
@@ -48,7 +49,7 @@ export async function saveModelFolder(
         name,
         dtype,
         shape,
-        data: () => converted(valuesOf(name), tensor.dtype),
+        data: async () => converted(await valuesOf(name), tensor.dtype),
       }),
     );
     await writeSafetensors(temporary, sources);

@@ -85,6 +85,33 @@ export function cacheWrite(cache: Tensor, values: Tensor, slots: Tensor): Tensor
   return derive(apply("cache_write", [cache.value, values.value, slots.value], {}), cache, values, slots);
 }
 
+/** A cache in i8 `[slots, groups, size]` with a scale f32 `[slots, groups]` for each token and head. */
+export interface QuantizedCache {
+  readonly cache: Tensor;
+  readonly scales: Tensor;
+}
+
+/**
+ * Writes values `[tokens, groups, size]` into a cache of i8 at slots i32 `[tokens]`, -1 nowhere. Each row of `size`
+ * numbers is rounded to whole multiples of its scale, its largest magnitude / 127. Updates both memories in place.
+ */
+export function cacheWriteQuantized(
+  { cache, scales }: QuantizedCache,
+  values: Tensor,
+  slots: Tensor,
+): QuantizedCache {
+  const operands = [cache, scales, values, slots];
+  const { node } = apply(
+    "cache_write_quantized",
+    operands.map((tensor) => tensor.value),
+    {},
+  );
+  return {
+    cache: derive({ node, index: 0 }, ...operands),
+    scales: derive({ node, index: 1 }, ...operands),
+  };
+}
+
 /**
  * Copies whole blocks of a cache `[slots, inner..]` over others, as answers that share a prompt part (copy-on-write):
  * block `sources[i]` over block `destinations[i]`, both i32 `[copies]`, one after the other; a destination of -1 is
@@ -103,15 +130,26 @@ export interface PagedBatch {
   readonly blockSize: number;
 }
 
-/** Attention of new tokens over a paged cache (Kwon et al., "PagedAttention", arXiv 2309.06180). */
-export function pagedAttention(
+/**
+ * Attention of new tokens q `[tokens, heads, size]` over a paged cache `[slots, groups, size]` (Kwon et al.,
+ * "PagedAttention", arXiv 2309.06180), both halves of it in a float dtype or both quantized.
+ */
+export function pagedAttention<Cache extends Tensor | QuantizedCache>(
   q: Tensor,
-  keyCache: Tensor,
-  valueCache: Tensor,
+  keys: Cache,
+  values: NoInfer<Cache>,
   batch: PagedBatch,
   options: { readonly scale: number; readonly window: number },
 ): Tensor {
-  const tensors = [q, keyCache, valueCache, batch.queryOffsets, batch.contextLengths, batch.blockTables];
+  const caches: (Tensor | QuantizedCache)[] = [keys, values];
+  const tensors = [
+    q,
+    ...caches.map((cache) => ("scales" in cache ? cache.cache : cache)),
+    batch.queryOffsets,
+    batch.contextLengths,
+    batch.blockTables,
+    ...caches.flatMap((cache) => ("scales" in cache ? [cache.scales] : [])),
+  ];
   const attributes = { ...options, blockSize: batch.blockSize };
   return derive(
     apply(

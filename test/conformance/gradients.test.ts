@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { isFloat } from "../../src/base/dtype.ts";
 import { PhiloxStream } from "../../src/base/random.ts";
 import { elementCount, symbolic } from "../../src/base/shape.ts";
 import {
@@ -127,7 +128,9 @@ test.each(opNames.filter((op) => !withRule.includes(op)))("%s says why it has no
   const { make, dtypes } = samples[op] as OpSamples<typeof op>;
   const { leaves, results } = record(op, make(dtypes[0]!)[0]!);
   const variable = leaves.find((candidate) => dtypeOf(candidate) !== "i32")!;
-  const result = results.find((candidate) => dtypeOf(candidate) !== "i32")!;
+  const result = results.find((candidate) => isFloat(dtypeOf(candidate)));
+  // Gradients end at integers before they come to the op.
+  if (result === undefined) return;
   const loss = add(sum(cast(result, "f32")), x);
   expect(() => gradients(loss, [variable])).toThrow(/cannot be differentiated/);
 });

@@ -6,6 +6,7 @@ import { attentionReference } from "./attention_reference.ts";
 import { attentionCase } from "./attention_support.ts";
 import {
   bytesOf,
+  elementsOf,
   randomTensor,
   relativeError,
   runKernel,
@@ -110,6 +111,18 @@ const cases: Record<string, PagedCase> = {
   }),
 };
 
+/** What the rows at `slots` of a cache of i8 stand for, in float64. */
+function dequantize(cache: TestTensor, scales: TestTensor, slots: readonly number[]): TestTensor {
+  const [, groups, size] = cache.shape as [number, number, number];
+  const [numbers, factors] = [valuesOf(cache), valuesOf(scales)];
+  const values = slots.flatMap((slot) =>
+    Array.from({ length: groups * size }, (_, i) => {
+      return numbers[slot * groups * size + i]! * factors[slot * groups + Math.floor(i / size)]!;
+    }),
+  );
+  return tensorOf("f64", [slots.length, groups, size], values);
+}
+
 /** Writes keys and values into shuffled blocks of a cache whose other slots hold NaN. */
 function fill(options: PagedCase, dtypes: { q: DType; cache: DType }, isa: IsaName) {
   const { sequences, heads, groups, size, blockSize } = options;
@@ -133,23 +146,28 @@ function fill(options: PagedCase, dtypes: { q: DType; cache: DType }, isa: IsaNa
     }
   }
   const q = randomTensor(dtypes.q, [queries, heads, size], 1);
-  const k = randomTensor(dtypes.cache, [tokens, groups, size], 2);
-  const v = randomTensor(dtypes.cache, [tokens, groups, size], 3);
+  const written = dtypes.cache === "i8" ? "f32" : dtypes.cache;
+  const k = randomTensor(written, [tokens, groups, size], 2);
+  const v = randomTensor(written, [tokens, groups, size], 3);
+  const shape = [blocks * blockSize, groups, size];
+  const nothing = (dtype: DType, sizes: readonly number[]) =>
+    tensorOf(dtype, sizes, new Float64Array(elementsOf(sizes)).fill(dtype === "i8" ? 127 : NaN));
+  const places = tensorOf("i32", [slots.length], slots);
   const caches = [k, v].map((values) => {
-    const elements = blocks * blockSize * groups * size;
-    const cache = tensorOf(
-      dtypes.cache,
-      [blocks * blockSize, groups, size],
-      new Float64Array(elements).fill(NaN),
-    );
-    runKernel("cache_write", isa, [cache, values, tensorOf("i32", [slots.length], slots)], [cache]);
-    return cache;
+    const cache = nothing(dtypes.cache, shape);
+    if (dtypes.cache !== "i8") {
+      runKernel("cache_write", isa, [cache, values, places], [cache]);
+      return { cache, scales: undefined, meant: values };
+    }
+    const scales = nothing("f32", shape.slice(0, 2));
+    runKernel("cache_write_quantized", isa, [cache, scales, values, places], [cache, scales]);
+    return { cache, scales, meant: dequantize(cache, scales, slots) };
   });
   const offsets = [0];
   for (const [, count] of sequences) offsets.push(offsets.at(-1)! + count);
   const inputs = [
     q,
-    ...caches,
+    ...caches.map(({ cache }) => cache),
     tensorOf("i32", [offsets.length], offsets),
     tensorOf(
       "i32",
@@ -157,18 +175,25 @@ function fill(options: PagedCase, dtypes: { q: DType; cache: DType }, isa: IsaNa
       sequences.map(([context]) => context),
     ),
     tensorOf("i32", [sequences.length, width], tables),
+    ...caches.flatMap(({ scales }) => scales ?? []),
   ];
-  return { q, k, v, inputs, offsets };
+  return { q, k: caches[0]!.meant, v: caches[1]!.meant, inputs };
 }
 
-function run(options: PagedCase, inputs: TestTensor[], isa: IsaName, threads = 2): TestTensor {
+function run(
+  options: PagedCase,
+  inputs: TestTensor[],
+  isa: IsaName,
+  threads = 2,
+  splits: readonly number[] = [],
+): TestTensor {
   const out = zeros(inputs[0]!.dtype, inputs[0]!.shape);
   const ran = runKernel(
     "paged_attention",
     isa,
     inputs,
     [out],
-    [1 / Math.sqrt(options.size), options.window, options.blockSize],
+    [1 / Math.sqrt(options.size), options.window, options.blockSize, ...splits],
     threads,
   );
   expect(ran).toBe(isa);
@@ -207,6 +232,8 @@ describe.each(Object.keys(cases))("paged_attention: %s", (name) => {
     ["bf16", "bf16"],
     ["f32", "bf16"],
     ["f32", "f16"],
+    ["f32", "i8"],
+    ["bf16", "i8"],
   ] as const) {
     const given = fill(options, { q, cache }, "scalar");
     const expected = reference(options, given.q, given.k, given.v);
@@ -227,20 +254,25 @@ describe.each(isas)("paged_attention on %s", (isa) => {
         [40, 1],
       ],
     });
-    for (const dtype of ["f32", "bf16"] as const) {
-      const given = fill(options, { q: dtype, cache: dtype }, isa);
+    for (const [dtype, cache] of [
+      ["f32", "f32"],
+      ["bf16", "bf16"],
+      ["f32", "i8"],
+    ] as const) {
+      const given = fill(options, { q: dtype, cache }, isa);
       const [first, ...others] = [1, 2, 3].map((threads) =>
         bytesOf(run(options, given.inputs, isa, threads)),
       );
       for (const other of others) expect(Buffer.compare(other, first!)).toBe(0);
       // The first sequence on its own.
-      const [q, k, v, , , tables] = given.inputs as [
+      const [q, k, v, , , tables, ...scales] = given.inputs as [
         TestTensor,
         TestTensor,
         TestTensor,
         TestTensor,
         TestTensor,
         TestTensor,
+        ...TestTensor[],
       ];
       const rowBytes = (options.heads * options.size * q.data.byteLength) / valuesOf(q).length;
       const alone = run(
@@ -252,6 +284,7 @@ describe.each(isas)("paged_attention on %s", (isa) => {
           tensorOf("i32", [2], [0, 1]),
           tensorOf("i32", [1], [1500]),
           { ...tables, shape: [1, tables.shape[1]!] },
+          ...scales,
         ],
         isa,
       );
@@ -259,6 +292,100 @@ describe.each(isas)("paged_attention on %s", (isa) => {
     }
   });
 });
+
+describe.each(variantsOf("paged_attention"))("the pieces of a context on %s", (isa) => {
+  test("give what the context as a whole gives, for contexts of many lengths", () => {
+    const lengths = [1, 127, 128, 129, 300, 4500];
+    for (const cache of ["f32", "i8"] as const) {
+      const options = pagedCase({ sequences: lengths.map((context) => [context, 1] as const), size: 40 });
+      const given = fill(options, { q: "f32", cache }, isa);
+      const split = valuesOf(run(options, given.inputs, isa));
+      for (const pieces of [1, 3, 64]) {
+        const other = valuesOf(run(options, given.inputs, isa, 2, [pieces]));
+        const rowSize = options.heads * options.size;
+        for (let s = 0; s < lengths.length; s++) {
+          const row = (values: Float64Array) => values.subarray(s * rowSize, (s + 1) * rowSize);
+          expect(relativeError(row(split), row(other))).toBeLessThan(1e-5);
+        }
+      }
+    }
+  });
+});
+
+describe.each(["scalar", ...variantsOf("cache_write_quantized")] as const)(
+  "cache_write_quantized on %s",
+  (isa) => {
+    test("is off by half a step at the most, whatever the rows' sizes; skips slots of -1", () => {
+      for (const dtype of ["f32", "bf16", "f16"] as const) {
+        for (const size of [1, 7, 16, 40, 128]) {
+          const [slots, tokens, groups] = [9, 6, 3];
+          const places = [8, -1, 0, 3, 4, 7];
+          const draws = valuesOf(randomTensor("f32", [tokens, groups, size], size));
+          // The scales of rows lie far apart; one row is zero.
+          const values = tensorOf(
+            dtype,
+            [tokens, groups, size],
+            draws.map((value, i) => {
+              const row = Math.floor(i / size);
+              return row === 7 ? 0 : value * 2 ** ((row % 5) * 4 - 8);
+            }),
+          );
+          const cache = tensorOf(
+            "i8",
+            [slots, groups, size],
+            new Float64Array(slots * groups * size).fill(-3),
+          );
+          const scales = tensorOf("f32", [slots, groups], new Float64Array(slots * groups).fill(7));
+          const ran = runKernel(
+            "cache_write_quantized",
+            isa,
+            [cache, scales, values, tensorOf("i32", [tokens], places)],
+            [cache, scales],
+          );
+          expect(ran).toBe(isa);
+          const [numbers, factors, exact] = [valuesOf(cache), valuesOf(scales), valuesOf(values)];
+          const worst = { untouched: 0, scale: 0, value: 0 };
+          for (let place = 0; place < slots * groups; place++) {
+            const token = places.indexOf(Math.floor(place / groups));
+            const factor = factors[place]!;
+            const stored = numbers.subarray(place * size, (place + 1) * size);
+            if (token === -1) {
+              if (factor !== 7 || stored.some((value) => value !== -3)) worst.untouched++;
+              continue;
+            }
+            const first = (token * groups + (place % groups)) * size;
+            const row = exact.subarray(first, first + size);
+            const largest = Math.max(...row.map(Math.abs));
+            worst.scale = Math.max(worst.scale, Math.abs(factor * 127 - largest) / (largest || 1));
+            row.forEach((value, i) => {
+              const error = Math.abs(stored[i]! * factor - value);
+              worst.value = Math.max(worst.value, factor === 0 ? error : error / factor);
+            });
+          }
+          expect(worst.untouched).toBe(0);
+          expect(worst.scale).toBeLessThanOrEqual(1e-7);
+          expect(worst.value).toBeLessThanOrEqual(0.5 + 1e-4);
+        }
+      }
+    });
+
+    test("gives the bits of the scalar kernel on any number of threads", () => {
+      const values = randomTensor("f32", [300, 4, 64], 5);
+      const slots = tensorOf(
+        "i32",
+        [300],
+        Array.from({ length: 300 }, (_, i) => 299 - i),
+      );
+      const write = (on: IsaName, threads: number): Uint8Array[] => {
+        const outputs = [zeros("i8", [300, 4, 64]), zeros("f32", [300, 4])];
+        runKernel("cache_write_quantized", on, [...outputs, values, slots], outputs, [], threads);
+        return outputs.map(bytesOf);
+      };
+      const expected = write("scalar", 1);
+      for (const threads of [1, 2, 3]) expect(write(isa, threads)).toEqual(expected);
+    });
+  },
+);
 
 describe("cache_write", () => {
   test("writes rows into their slots, rounds, and skips slots of -1", () => {

@@ -61,6 +61,8 @@ struct Operand {
         return tensor.as<int32_t>()[i];
       case DType::u8:
         return tensor.as<uint8_t>()[i];
+      case DType::i8:
+        return tensor.as<int8_t>()[i];
       default:
         return tensor.as<float>()[i];
     }
@@ -78,6 +80,9 @@ struct Operand {
         break;
       case DType::u8:
         tensor.as<uint8_t>()[i] = static_cast<uint8_t>(value);
+        break;
+      case DType::i8:
+        tensor.as<int8_t>()[i] = static_cast<int8_t>(value);
         break;
       default:
         tensor.as<float>()[i] = static_cast<float>(value);

@@ -144,6 +144,26 @@ void check_paged_attention(Checker& check) {
   }
 }
 
+void check_quantized_cache(Checker& check) {
+  const int64_t block_size = 8, blocks = 40, heads = 6, groups = 2, table = 36;
+  const Operand offsets = values_of(DType::i32, {3}, {0, 1, 21}),
+                lengths = values_of(DType::i32, {2}, {270, 41});
+  const Operand tables = integers({2, table}, 0, blocks), slots = integers({37}, -1, blocks * block_size);
+  for (const DType dtype : kFloats) {
+    for (const int64_t size : {1, 6, 64}) {
+      const Operand k = uniform(DType::i8, {blocks * block_size, groups, size}, -127, 127);
+      const Operand v = uniform(DType::i8, {blocks * block_size, groups, size}, -127, 127);
+      const Operand scales = uniform(DType::f32, {blocks * block_size, groups}, 0.001, 0.02);
+      check.compare("paged_attention", label_of(dtype, {size}) + " i8",
+                    {uniform(dtype, {21, heads, size}), k, v, offsets, lengths, tables, scales, scales},
+                    {zeros(dtype, {21, heads, size})}, {0.4, 0, double(block_size)}, float32_bar(270));
+      const Operand values = uniform(dtype, {37, groups, size});
+      check.compare("cache_write_quantized", label_of(dtype, {size}), {k, scales, values, slots}, {k, scales},
+                    {}, 0);
+    }
+  }
+}
+
 void check_norms(Checker& check) {
   for (const DType dtype : kFloats) {
     for (const int64_t width : {1, 3, 17, 130}) {
@@ -371,6 +391,7 @@ int main() {
   slipstream::check_measures(check);
   slipstream::check_attention(check);
   slipstream::check_paged_attention(check);
+  slipstream::check_quantized_cache(check);
   slipstream::check_norms(check);
   slipstream::check_softmax(check);
   slipstream::check_swiglu(check);

@@ -118,6 +118,21 @@ export function randomText(grammar: Grammar, source: TokenSource, seed: number, 
   throw new Error(`no end in sight: ${Buffer.from(bytes).toString().slice(0, 300)}`);
 }
 
+const tokenLists = new WeakMap<TokenSource, number[][]>();
+
+function tokensByFirstByte(source: TokenSource): number[][] {
+  let lists = tokenLists.get(source);
+  if (lists === undefined) {
+    lists = Array.from({ length: 256 }, () => []);
+    for (let id = 0; id < source.vocabularySize; id++) {
+      const token = source.tokenText(id);
+      if (!token.special && token.bytes.length > 0) lists[token.bytes[0]!]!.push(id);
+    }
+    tokenLists.set(source, lists);
+  }
+  return lists;
+}
+
 /**
  * Whether a grammar lets a text be written, with tokens cut at random, and end there. Checks the mask before every
  * token.
@@ -130,17 +145,15 @@ export function allowsText(
 ): boolean {
   const random = randomNumbers(seed);
   const bytes = Buffer.from(text as string);
+  const tokens = tokensByFirstByte(source);
   const constraint = grammar.start();
   const mask = new Int32Array(Math.ceil(source.vocabularySize / 32));
   const allows = (id: number) => ((mask[id >> 5]! >>> (id & 31)) & 1) === 1;
   for (let place = 0; place < bytes.length; ) {
-    const fitting: number[] = [];
-    for (let id = 0; id < source.vocabularySize; id++) {
-      const token = source.tokenText(id);
-      if (token.special || token.bytes.length === 0) continue;
-      if (bytes.subarray(place, place + token.bytes.length).equals(Buffer.from(token.bytes)))
-        fitting.push(id);
-    }
+    const fitting = tokens[bytes[place]!]!.filter((id) => {
+      const token = source.tokenText(id).bytes;
+      return token.every((byte, i) => bytes[place + i] === byte);
+    });
     const token = fitting[Math.floor(random() * fitting.length)]!;
     constraint.fillMask(mask);
     if (!allows(token)) return false;

@@ -28,7 +28,8 @@ void attention_gradient_amx(const KernelCall& call) {
 
 void paged_attention_amx(const KernelCall& call) {
   const Tensor* inputs = call.inputs;
-  if (inputs[0].dtype == DType::bf16 && inputs[1].dtype == DType::bf16 && inputs[2].dtype == DType::bf16) {
+  const auto fits = [](DType cache) { return cache == DType::bf16 || cache == DType::i8; };
+  if (inputs[0].dtype == DType::bf16 && fits(inputs[1].dtype) && fits(inputs[2].dtype)) {
     paged_attention<AmxEngine>(call);
   } else {
     paged_attention_avx512(call);

@@ -2,6 +2,7 @@
 #include "kernels/attention/backward.h"
 #include "kernels/attention/forward.h"
 #include "kernels/attention/paged.h"
+#include "kernels/attention/quantized.h"
 
 namespace slipstream {
 
@@ -16,5 +17,6 @@ void paged_attention_avx2(const KernelCall& call) { paged_attention<FloatEngine>
 SLIPSTREAM_KERNEL("attention", Isa::avx2, attention_avx2);
 SLIPSTREAM_KERNEL("attention_gradient", Isa::avx2, attention_gradient_avx2);
 SLIPSTREAM_KERNEL("paged_attention", Isa::avx2, paged_attention_avx2);
+SLIPSTREAM_KERNEL("cache_write_quantized", Isa::avx2, cache_write_quantized);
 
 }  // namespace slipstream

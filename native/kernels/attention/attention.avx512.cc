@@ -2,6 +2,7 @@
 #include "kernels/attention/backward.h"
 #include "kernels/attention/forward.h"
 #include "kernels/attention/paged.h"
+#include "kernels/attention/quantized.h"
 
 namespace slipstream {
 
@@ -12,5 +13,6 @@ void paged_attention_avx512(const KernelCall& call) { paged_attention<FloatEngin
 SLIPSTREAM_KERNEL("attention", Isa::avx512, attention_avx512);
 SLIPSTREAM_KERNEL("attention_gradient", Isa::avx512, attention_gradient_avx512);
 SLIPSTREAM_KERNEL("paged_attention", Isa::avx512, paged_attention_avx512);
+SLIPSTREAM_KERNEL("cache_write_quantized", Isa::avx512, cache_write_quantized);
 
 }  // namespace slipstream

@@ -2,6 +2,7 @@
 #include "kernels/attention/backward.h"
 #include "kernels/attention/forward.h"
 #include "kernels/attention/paged.h"
+#include "kernels/attention/quantized.h"
 
 namespace slipstream {
 
@@ -16,5 +17,6 @@ void paged_attention_neon(const KernelCall& call) { paged_attention<FloatEngine>
 SLIPSTREAM_KERNEL("attention", Isa::neon, attention_neon);
 SLIPSTREAM_KERNEL("attention_gradient", Isa::neon, attention_gradient_neon);
 SLIPSTREAM_KERNEL("paged_attention", Isa::neon, paged_attention_neon);
+SLIPSTREAM_KERNEL("cache_write_quantized", Isa::neon, cache_write_quantized);
 
 }  // namespace slipstream

@@ -9,6 +9,20 @@ namespace slipstream {
 
 namespace {
 
+// Whole numbers of at most 127 for row 0, to be multiplied by the scale that is returned.
+float quantize_row(const Rows& values, int64_t size, int8_t* row) {
+  float largest = 0;
+  for (int64_t d = 0; d < size; d++) {
+    const float magnitude = __builtin_fabsf(element(values, 0, d));
+    if (!(magnitude <= largest)) largest = magnitude;
+  }
+  for (int64_t d = 0; d < size; d++) {
+    const float multiple = largest > 0 ? element(values, 0, d) * 127 / largest : 0;
+    row[d] = static_cast<int8_t>(__builtin_rintf(multiple > 127 ? 127 : multiple < -127 ? -127 : multiple));
+  }
+  return largest / 127;
+}
+
 // Threads share out the columns, not the tokens: of tokens with the same slot, the last one stays.
 void cache_write(const KernelCall& call) {
   const Tensor &values = call.inputs[1], &cache = call.outputs[0];
@@ -24,6 +38,24 @@ void cache_write(const KernelCall& call) {
         std::memcpy(to.data + begin * to_bytes, from.data + begin * from_bytes, (end - begin) * to_bytes);
       } else {
         for (int64_t i = begin; i < end; i++) store(to, 0, i, element(from, 0, i));
+      }
+    }
+  });
+}
+
+// Threads share out the heads, not the tokens: of tokens with the same slot, the last one stays.
+void cache_write_quantized(const KernelCall& call) {
+  const Tensor &values = call.inputs[2], &cache = call.outputs[0], &scales = call.outputs[1];
+  const int32_t* slots = call.inputs[3].as<int32_t>();
+  const int64_t tokens = values.size(0), groups = values.size(1), size = values.size(2);
+  if (tokens * size == 0) return;
+  call.threads.parallel_for(groups, 1 + 4096 / (tokens * size), [&](int64_t begin, int64_t end, int) {
+    for (int64_t token = 0; token < tokens; token++) {
+      if (slots[token] < 0) continue;
+      for (int64_t group = begin; group < end; group++) {
+        const int64_t row = slots[token] * groups + group;
+        scales.as<float>()[row] =
+            quantize_row(head_rows(values, token, group), size, cache.as<int8_t>() + row * size);
       }
     }
   });
@@ -62,6 +94,9 @@ void paged_attention_scalar(const KernelCall& call) {
     Rows keys = head_rows(k, 0, group), values = head_rows(v, 0, group);
     keys.blocks = values.blocks = tables.as<int32_t>() + s * tables.size(1);
     keys.block_size = values.block_size = static_cast<int64_t>(call.attributes[2]);
+    keys.scale_stride = values.scale_stride = groups;
+    if (const Tensor* scales = call.optional_input(6)) keys.scales = scales->as<float>() + group;
+    if (const Tensor* scales = call.optional_input(7)) values.scales = scales->as<float>() + group;
     const Rows queries = head_rows(q, offsets[s], head),
                outputs = head_rows(call.outputs[0], offsets[s], head);
     const int64_t count = offsets[s + 1] - offsets[s];
@@ -90,6 +125,7 @@ void paged_attention_scalar(const KernelCall& call) {
 }  // namespace
 
 SLIPSTREAM_KERNEL("cache_write", Isa::scalar, cache_write);
+SLIPSTREAM_KERNEL("cache_write_quantized", Isa::scalar, cache_write_quantized);
 SLIPSTREAM_KERNEL("cache_copy", Isa::scalar, cache_copy);
 SLIPSTREAM_KERNEL("paged_attention", Isa::scalar, paged_attention_scalar);
 

@@ -11,8 +11,9 @@ export interface ServeCommandOptions extends ModelOptions {
   readonly model: string;
   readonly port: number;
   readonly host: string;
-  readonly kvCacheDtype?: "f32" | "bf16" | "f16";
+  readonly kvCacheDtype?: "f32" | "bf16" | "f16" | "int8";
   readonly tokenBudget?: number;
+  readonly mixedTokenBudget?: number;
   readonly maxSequences?: number;
   readonly maxContext?: number;
   readonly maxWaiting: number;
@@ -51,10 +52,15 @@ function addEngineOptions(command: Command): Command {
   return command
     .addOption(
       new Option("--kv-cache-dtype <TYPE>", "numbers of the key/value cache; the model's by default").choices(
-        ["f32", "bf16", "f16"],
+        ["f32", "bf16", "f16", "int8"],
       ),
     )
     .option("--token-budget <N>", "tokens that one step runs at the most; 512 by default", integerFrom(1))
+    .option(
+      "--mixed-token-budget <N>",
+      "tokens at the most of a step that reads prompts while answers are written, or twice those answers; 32 by default",
+      integerFrom(1),
+    )
     .option("--max-sequences <N>", "answers that run at once at the most; 32 by default", integerFrom(1))
     .option(
       "--max-model-len, --max-context <N>",

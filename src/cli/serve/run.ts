@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { setFlagsFromString } from "node:v8";
 import type { Backend } from "../../backends.ts";
 import { ConfigError } from "../../base/errors.ts";
 import type { Trace } from "../../runtime/trace.ts";
@@ -44,6 +45,7 @@ async function loadEngine(
     prefixCaching: options.prefixCaching,
     policy: options.scheduler,
     ...(options.tokenBudget === undefined ? {} : { tokenBudget: options.tokenBudget }),
+    ...(options.mixedTokenBudget === undefined ? {} : { mixedTokenBudget: options.mixedTokenBudget }),
     ...(options.maxSequences === undefined ? {} : { maximumSequences: options.maxSequences }),
     ...(options.maxContext === undefined ? {} : { maximumContext: options.maxContext }),
     ...(options.blockSize === undefined ? {} : { blockSize: options.blockSize }),
@@ -77,6 +79,9 @@ async function listen(options: ServeCommandOptions): Promise<ApiServer> {
  * refused and running ones finish or are cut. A second signal cuts them at once.
  */
 export async function runServe(options: ServeCommandOptions): Promise<void> {
+  // V8 would let the room for short-lived objects double whenever it is busy, and the process grow with it for
+  // thousands of requests.
+  setFlagsFromString("--semi-space-growth-factor=1");
   await withBackend(options, async (backend, trace) => {
     const server = await listen(options);
     let engine: Engine | undefined;

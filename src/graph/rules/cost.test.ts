@@ -74,6 +74,21 @@ test("attention counts two products over visible pairs, its gradient five", () =
   expect(costOf(apply("attention_gradient", results, attributes).node).flops).toBe(5 * (2 * 16) * 4 * 20);
 });
 
+test("a paged cache is read once a sequence, a quantized one with its scales", () => {
+  const [q, integers] = [input([3, 4, 16]), (shape: number[]) => input(shape, "i32")];
+  const batch = [integers([3]), integers([2]), integers([2, 5])];
+  const attributes = { scale: 1, window: 0, blockSize: 8 };
+  const cost = (dtype: "bf16" | "i8", scales: readonly Value[]) => {
+    const cache = input([80, 2, 16], dtype);
+    return costOf(apply("paged_attention", [q, cache, cache, ...batch, ...scales], attributes).node);
+  };
+  const others = 2 * (3 * 4 * 16) * 4 + 2 * 4 + 10 * 4;
+  // Two sequences of 40 tokens, keys and values of 2 heads of 16; 3 queries of 4 heads see 40 tokens each.
+  expect(cost("bf16", [])).toEqual({ flops: 4 * (3 * 4 * 16) * 40, bytes: others + 2 * (80 * 32) * 2 });
+  const scales = input([80, 2]);
+  expect(cost("i8", [scales, scales]).bytes).toBe(others + 2 * (80 * 32) + 2 * (80 * 2) * 4);
+});
+
 test("a loss on a product counts the product once, its gradient three times", () => {
   const operands = [input([6, 5]), input([9, 5]), input([6], "i32")];
   const forward = apply("linear_cross_entropy", operands, {});

@@ -58,6 +58,7 @@ export const gradientRules: { readonly [Op in OpName]: GradientRule<Op> | NotDif
   cross_entropy_gradient: gradientOp,
   attention_gradient: gradientOp,
   cache_write: serving,
+  cache_write_quantized: serving,
   cache_copy: serving,
   paged_attention: serving,
   sample: choice,

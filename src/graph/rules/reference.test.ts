@@ -179,6 +179,50 @@ describe("the cache and its pages", () => {
     expect([...cache.values]).toEqual([1, 2, 3]);
   });
 
+  test("quantized rows are whole multiples of their largest magnitude / 127, halves to even", () => {
+    const cache = t([2, 2, 3], ...new Array(12).fill(9));
+    const values = t([1, 2, 3], -2, 1, 0.5, 0, 0, 0);
+    const results = run(
+      "cache_write_quantized",
+      [cache, t([2, 2], 5, 6, 7, 8), values, t([1], 1)],
+      {},
+      [2, 2, 3],
+      [2, 2],
+    );
+    // 1 and 0.5 are 63.5 and 31.75 times 2 / 127.
+    expect(results).toEqual([
+      [9, 9, 9, 9, 9, 9, -127, 64, 32, 0, 0, 0],
+      [5, 6, 2 / 127, 0],
+    ]);
+    expect([...cache.values]).toEqual(new Array(12).fill(9));
+  });
+
+  test("a quantized cache means its whole numbers times their scales", () => {
+    const whole = t([4, 1, 1], 6, 8, 2, 4);
+    const operands = [
+      t([1, 1, 1], 1),
+      t([4, 1, 1], 0, 0, 0, 0),
+      whole,
+      t([2], 0, 1),
+      t([1], 3),
+      t([1, 2], 1, 0),
+    ];
+    const scales = [t([4, 1], 1, 1, 1, 1), t([4, 1], 10, 7, 3, 6)];
+    const attributes = { scale: 1, window: 0, blockSize: 2 };
+    // The mean of 2 * 3, 4 * 6 and 6 * 10.
+    expect(run("paged_attention", [...operands, ...scales], attributes, [1, 1, 1])).toEqual([[30]]);
+    // Scores of ln 2 * 1 and 0: weights of 2 / 3 and 1 / 3.
+    const keys = t([4, 1, 1], 0, 0, 4, 0);
+    const scaled = [operands[0]!, keys, whole, t([2], 0, 1), t([1], 2), t([1, 2], 1, 0)];
+    const [result] = run(
+      "paged_attention",
+      [...scaled, t([4, 1], 1, 1, Math.log(2) / 4, 1), t([4, 1], 1, 1, 3, 3)],
+      attributes,
+      [1, 1, 1],
+    );
+    expect(result![0]).toBeCloseTo((2 * 6 + 12) / 3, 14);
+  });
+
   test("blocks are copied one after the other, -1 nowhere", () => {
     const cache = t([7, 1], 1, 2, 3, 4, 5, 6, 7);
     const copy = (sources: number[], destinations: number[]) =>
@@ -220,6 +264,18 @@ describe("what points outside is refused", () => {
     [
       "cache_write",
       () => run("cache_write", [t([1, 1], 1), t([1, 1], 1), t([1], 1)], {}, [1, 1]),
+      /slots\[0\]/,
+    ],
+    [
+      "cache_write_quantized",
+      () =>
+        run(
+          "cache_write_quantized",
+          [t([1, 1, 1], 1), t([1, 1], 1), t([1, 1, 1], 1), t([1], -2)],
+          {},
+          [1, 1, 1],
+          [1, 1],
+        ),
       /slots\[0\]/,
     ],
     [

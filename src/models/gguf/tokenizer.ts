@@ -15,7 +15,7 @@ export interface TokenizerDescription {
 export const tokenTypes = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
 /** The character that stands for a space in SentencePiece vocabularies. */
-export const spaceMark = "\u2581";
+const spaceMark = "\u2581";
 
 interface Vocabulary {
   readonly tokens: readonly string[];

@@ -140,6 +140,7 @@ const lowerings: { readonly [Op in OpName]: Lowering<Op> } = {
   attention_gradient: ({ attributes }) =>
     plain("attention_gradient", [attributes.scale, flag(attributes.causal), attributes.window]),
   cache_write: () => plain("cache_write"),
+  cache_write_quantized: () => plain("cache_write_quantized"),
   cache_copy: ({ attributes }) => plain("cache_copy", [attributes.blockSize]),
   paged_attention: ({ attributes }) =>
     plain("paged_attention", [attributes.scale, attributes.window, attributes.blockSize]),

@@ -18,6 +18,13 @@ export function checkOptions(options: CoreOptions): void {
       received: String(options[name]),
     });
   }
+  const { mixedTokenBudget = 1 } = options;
+  if (!isCount(mixedTokenBudget, 1)) {
+    throw new ConfigError("invalid_serving_limit", "mixedTokenBudget is not a limit to serve within", {
+      expected: "a whole number of at least 1",
+      received: String(mixedTokenBudget),
+    });
+  }
   if (options.tokenBudget < options.maximumSequences) {
     throw new ConfigError("invalid_serving_limit", "a step is too short to run every sequence by one token", {
       expected: "a tokenBudget of at least maximumSequences",

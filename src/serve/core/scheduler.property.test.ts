@@ -57,6 +57,7 @@ const options = fc
     room: fc.integer({ min: 64, max: 400 }),
     maximumSequences: fc.integer({ min: 1, max: 8 }),
     budgetAbove: fc.integer({ min: 0, max: 40 }),
+    mixedTokenBudget: fc.integer({ min: 1, max: 60 }),
     maximumWaiting: fc.integer({ min: 0, max: 20 }),
     maximumContext: fc.integer({ min: 40, max: 120 }),
     prefixCaching: fc.boolean(),

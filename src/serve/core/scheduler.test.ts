@@ -51,6 +51,39 @@ describe("filling steps", () => {
     simulation.drain();
   });
 
+  test("answers are not held up by more of a prompt than the mixed budget allows", () => {
+    const simulation = new ServingSimulation({ tokenBudget: 32, mixedTokenBudget: 6 });
+    simulation.add(request("a", text(4, 1), { maximumTokens: 9 }));
+    simulation.add(request("b", text(30, 2), { maximumTokens: 2 }));
+    expect(shape(simulation.step())).toEqual([
+      ["a", 4],
+      ["b", 28],
+    ]);
+    simulation.add(request("c", text(40, 3), { maximumTokens: 2, answers: 4 }));
+    // One answer: five tokens are left for prompts.
+    expect(shape(simulation.step())).toEqual([
+      ["a", 1],
+      ["b", 2],
+      ["c", 3],
+    ]);
+    // Two answers: four tokens.
+    expect(shape(simulation.step())).toEqual([
+      ["a", 1],
+      ["b", 1],
+      ["c", 4],
+    ]);
+    simulation.drain();
+  });
+
+  test("many answers leave a prompt as many tokens as they are", () => {
+    const simulation = new ServingSimulation({ tokenBudget: 32, mixedTokenBudget: 6, maximumSequences: 9 });
+    simulation.add(request("a", text(4, 1), { maximumTokens: 9, answers: 8 }));
+    simulation.step();
+    simulation.add(request("b", text(30, 2), { maximumTokens: 2 }));
+    expect(shape(simulation.step()).filter(([id]) => id === "b")).toEqual([["b", 8]]);
+    simulation.drain();
+  });
+
   test("short prompts are composed, and the last one is split, so that steps are full", () => {
     const simulation = new ServingSimulation({ tokenBudget: 8 });
     for (const id of ["a", "b", "c", "d"]) simulation.add(request(id, text(3, id.charCodeAt(0))));

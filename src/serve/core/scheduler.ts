@@ -119,6 +119,7 @@ export class Scheduler {
     const preemptions = this.#preemptions;
     if (this.#options.policy === "splitfuse") {
       this.#assignDecodes();
+      this.#shareBudget();
       this.#assignPieces(wasShort);
       this.#place();
       this.#admit(preemptions);
@@ -299,6 +300,14 @@ export class Scheduler {
       sequence.planned = 1;
       this.#budget--;
     }
+  }
+
+  /** Leaves to prompts what steps with answers allow them. */
+  #shareBudget(): void {
+    const { tokenBudget, mixedTokenBudget = tokenBudget } = this.#options;
+    const answers = tokenBudget - this.#budget;
+    if (answers === 0) return;
+    this.#budget = Math.min(this.#budget, Math.max(mixedTokenBudget - answers, answers));
   }
 
   #assignPieces(wasShort: boolean): void {

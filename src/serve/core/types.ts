@@ -19,6 +19,12 @@ export interface CoreOptions {
   readonly blocks: number;
   /** Tokens that one step runs at the most; at least `maximumSequences`. */
   readonly tokenBudget: number;
+  /**
+   * Tokens at the most of a step that reads prompts while answers are written, or twice those answers where that is
+   * more: whoever reads an answer waits for the whole step. Without it such steps are as long as any. Ignored by
+   * "prefill-first".
+   */
+  readonly mixedTokenBudget?: number;
   /** Sequences that run at once at the most. */
   readonly maximumSequences: number;
   /** Requests that may wait; more are refused. */

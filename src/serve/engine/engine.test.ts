@@ -230,6 +230,38 @@ describe("requests that are not wanted any more", () => {
     expect(late.map(({ finishReason }) => finishReason)).toEqual(["abort", "abort"]);
   });
 
+  test("a storm of clients that leave brings every gauge back to zero", async () => {
+    const running = await start({ maximumSequences: 8, blocks: 20, blockSize: 8 });
+    let reports = 0;
+    running.observe({
+      finished: () => {
+        reports++;
+      },
+    });
+    const client = async (index: number): Promise<void> => {
+      const request = { ...endless, prompt: [index % 90, 5, index % 7], maxTokens: 30, n: 1 + (index % 2) };
+      let left = index % 9;
+      for await (const _ of running.generate(request)) if (left-- === 0) break;
+    };
+    await Promise.all(Array.from({ length: 200 }, (_, index) => client(index)));
+    await until(() => running.statistics.cacheUsage === 0);
+    expect(running.statistics).toMatchObject({ running: 0, waiting: 0 });
+    expect(reports).toBe(200);
+    expect(await greedy(running)).toMatchObject({ finishReason: "length" });
+  });
+
+  test("a grammar that cannot start leaves nothing behind", async () => {
+    const running = await start();
+    const grammar = {
+      start: () => {
+        throw new Error("no beginning");
+      },
+    };
+    expect(() => running.generate({ prompt, grammar })).toThrow("no beginning");
+    expect(running.statistics).toMatchObject({ running: 0, waiting: 0 });
+    expect(await greedy(running)).toMatchObject({ finishReason: "length" });
+  });
+
   test("a consumer that never reads holds nobody up, and gets everything in one piece", async () => {
     const running = await start();
     const slow = running.generate({ prompt, temperature: 0, maxTokens: 12 });
@@ -433,6 +465,9 @@ describe("what cannot run is refused before anything does", () => {
     [{ maxTokens: 0 }, "maxTokens", /from 1/],
     [{ minTokens: 13, maxTokens: 12 }, "minTokens", /from 0 to 12/],
     [{ logprobs: 1e9 }, "logprobs", /from 0 to 20/],
+    [{ prompt: undefined as unknown as string }, "prompt", /a text or an array[\s\S]*undefined/],
+    [{ stop: "end" as unknown as string[] }, "stop", /an array of texts/],
+    [{ logitBias: { 5: 1 } as unknown as Map<number, number> }, "logitBias", /a Map/],
     [{ stop: [""] }, "stop", /texts of 1 to/],
     [{ stop: new Array(1000).fill("a") }, "stop", /at most 64/],
     [{ stopTokens: [-1] }, "stopTokens", /from 0 to 100/],

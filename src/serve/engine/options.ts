@@ -6,13 +6,18 @@ import type { Trace } from "../../runtime/trace.ts";
 import type { SchedulingPolicy } from "../core/types.ts";
 import type { ServingEngine } from "./types.ts";
 
-/** How the engine keeps keys and values. */
-export type CacheDType = "f32" | "bf16" | "f16";
+/** How the engine keeps keys and values: as they are, or in int8 with a scale for each token and head. */
+export type CacheDType = "f32" | "bf16" | "f16" | "int8";
 
 /** How the engine serves. */
 export interface EngineSettings {
   /** Tokens that one step runs at the most; 512 by default. */
   readonly tokenBudget?: number;
+  /**
+   * Tokens at the most of a step that reads prompts while answers are written, or twice those answers where that is
+   * more; 32 by default. More reads prompts faster, less keeps answers flowing.
+   */
+  readonly mixedTokenBudget?: number;
   /** Sequences that run at once at the most; 32 by default. */
   readonly maximumSequences?: number;
   /** Requests that may wait; 1024 by default. */
@@ -23,7 +28,10 @@ export interface EngineSettings {
   readonly blockSize?: number;
   /** Blocks of the cache; `cacheBytes` says the same in bytes. */
   readonly blocks?: number;
-  /** Bytes of the cache at the most; by default enough for every sequence at full length, up to 2 GiB. */
+  /**
+   * Bytes of the cache at the most; by default enough for every sequence at full length, up to 2 GiB or a quarter of
+   * the memory that the process may still take.
+   */
   readonly cacheBytes?: number;
   /** The model's dtype by default. */
   readonly cacheDtype?: CacheDType;
@@ -53,6 +61,7 @@ export interface EngineParts {
 /** Settings with every default filled in. */
 export interface EngineLimits {
   readonly tokenBudget: number;
+  readonly mixedTokenBudget: number;
   readonly maximumSequences: number;
   readonly maximumWaiting: number;
   readonly maximumContext: number;
@@ -63,7 +72,11 @@ export interface EngineLimits {
   readonly policy: SchedulingPolicy;
 }
 
-const defaultCacheBytes = 2 * 2 ** 30;
+const mostDefaultCacheBytes = 2 * 2 ** 30;
+
+function defaultCacheBytes(): number {
+  return Math.min(mostDefaultCacheBytes, process.availableMemory() / 4);
+}
 
 /**
  * Fills in the defaults for a model and checks what was given.
@@ -90,7 +103,11 @@ export function resolveSettings(settings: EngineSettings, model: Model): EngineL
     });
   }
   const cacheDtype = settings.cacheDtype ?? cacheDtypeOf(model.parts.dtype);
-  const blockBytes = 2 * layers * groups * headSize * bytesPerElement(cacheDtype) * blockSize;
+  const headBytes =
+    cacheDtype === "int8"
+      ? headSize * bytesPerElement("i8") + bytesPerElement("f32")
+      : headSize * bytesPerElement(cacheDtype);
+  const blockBytes = 2 * layers * groups * headBytes * blockSize;
   const wantedContext = count(
     "maximumContext",
     settings.maximumContext ?? maximumPositions,
@@ -98,7 +115,7 @@ export function resolveSettings(settings: EngineSettings, model: Model): EngineL
   );
   const fullBlocks = Math.ceil(wantedContext / blockSize);
   const sequences = Math.min(maximumSequences, tokenBudget);
-  const affordable = Math.floor((settings.cacheBytes ?? defaultCacheBytes) / blockBytes);
+  const affordable = Math.floor((settings.cacheBytes ?? defaultCacheBytes()) / blockBytes);
   const blocks = count(
     settings.blocks === undefined && settings.cacheBytes !== undefined ? "cacheBytes" : "blocks",
     settings.blocks ?? Math.min(affordable, fullBlocks * sequences),
@@ -115,6 +132,7 @@ export function resolveSettings(settings: EngineSettings, model: Model): EngineL
   }
   return {
     tokenBudget,
+    mixedTokenBudget: count("mixedTokenBudget", settings.mixedTokenBudget ?? 32, 2 ** 16),
     maximumSequences: sequences,
     maximumWaiting: count("maximumWaiting", settings.maximumWaiting ?? 1024, 2 ** 24),
     maximumContext,

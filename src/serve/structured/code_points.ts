@@ -21,7 +21,8 @@ function merged(pairs: readonly number[]): CodePoints {
   ranges.sort((a, b) => a[0] - b[0]);
   const result: number[] = [];
   for (const [low, high] of ranges) {
-    if (result.length > 0 && low <= result.at(-1)! + 1) result[result.length - 1] = Math.max(result.at(-1)!, high);
+    if (result.length > 0 && low <= result.at(-1)! + 1)
+      result[result.length - 1] = Math.max(result.at(-1)!, high);
     else result.push(low, high);
   }
   return result;

@@ -1,14 +1,13 @@
-import { RequestError } from "../engine/errors.ts";
 import type { ToolChoice, ToolDefinition, ToolFormat } from "../chat/types.ts";
+import { RequestError } from "../engine/errors.ts";
 import { JsonRules } from "./json_rules.ts";
 import { limits } from "./limits.ts";
 import { BoundGrammar, SharedTokens } from "./mask.ts";
 import { type Network, NetworkBuilder } from "./network.ts";
 import { parsePattern } from "./pattern_parser.ts";
-import { choice, literal, type Pattern } from "./pattern.ts";
 import { GrammarProblem, refusingProblems } from "./problem.ts";
 import { schemaNetwork } from "./schema_network.ts";
-import { determinize } from "./text_automaton.ts";
+import { determinize, type TextAutomaton, textsAutomaton } from "./text_automaton.ts";
 import { TextRules } from "./text_rules.ts";
 import { toolCallNetwork } from "./tool_calls.ts";
 import type { Grammar } from "./types.ts";
@@ -36,7 +35,7 @@ export function jsonObjectNetwork(): Network {
  * @throws RequestError `invalid_request`
  */
 export function compileRegex(pattern: string, parameter = "guided_regex"): Network {
-  return refusingProblems(parameter, () => patternNetwork(parsePattern(pattern)));
+  return refusingProblems(parameter, () => textNetwork(determinize(parsePattern(pattern))));
 }
 
 /** A network of the given texts. @throws RequestError `invalid_request` for none or too many */
@@ -46,14 +45,14 @@ export function compileChoices(texts: readonly string[], parameter = "guided_cho
     if (texts.length > limits.schemaValues) {
       throw new GrammarProblem("a choice has too many texts", { expected: `at most ${limits.schemaValues}` });
     }
-    return patternNetwork(choice(...texts.map(literal)));
+    return textNetwork(textsAutomaton(texts));
   });
 }
 
-function patternNetwork(pattern: Pattern): Network {
+function textNetwork(automaton: TextAutomaton): Network {
   const builder = new NetworkBuilder();
-  const rule = builder.rule("the regular expression");
-  new TextRules(builder).automaton(determinize(pattern), builder.start(rule), builder.end(rule), "plain");
+  const rule = builder.rule("$");
+  new TextRules(builder).automaton(automaton, builder.start(rule), builder.end(rule), "plain");
   return builder.finish(rule);
 }
 

@@ -4,6 +4,9 @@ import { jsonInteger, jsonNumber } from "./numbers.ts";
 import { determinize, type TextAutomaton } from "./text_automaton.ts";
 import { addSequences, TextRules } from "./text_rules.ts";
 
+const integers = determinize(jsonInteger());
+const numbers = determinize(jsonNumber());
+
 /**
  * A builder of JSON grammars with the rules that all of them have, always under the same numbers: what is worked
  * out for them is shared by all grammars of a server. The JSON is compact (RFC 8259), with at most one space after
@@ -31,8 +34,8 @@ export class JsonRules {
     this.#writeLong();
     this.string = builder.rule("a string");
     this.#writeString();
-    this.integer = this.#automatonRule("an integer", determinize(jsonInteger()));
-    this.number = this.#automatonRule("a number", determinize(jsonNumber()));
+    this.integer = this.#automatonRule("an integer", integers);
+    this.number = this.#automatonRule("a number", numbers);
     this.boolean = builder.rule("a boolean");
     for (const text of ["true", "false"]) {
       builder.text(builder.start(this.boolean), text, builder.end(this.boolean));
@@ -78,10 +81,10 @@ export class JsonRules {
     const start = builder.start(this.#long);
     const end = builder.end(this.#long);
     addSequences(builder, intersection(allCodePoints, [0x80, 0x10ffff]), start, end);
-    const escape = builder.text(start, "\\");
-    for (const character of '"\\/bfnrt') builder.text(escape, character, end);
+    const escaped = builder.text(start, "\\");
+    for (const character of '"\\/bfnrt') builder.text(escaped, character, end);
     // \uXXXX: one that is no surrogate, or a high and a low one.
-    const unicode = builder.text(escape, "u");
+    const unicode = builder.text(escaped, "u");
     const [last, lastTwo, lastThree] = [builder.state(), builder.state(), builder.state()];
     hexadecimal(builder, last, end);
     hexadecimal(builder, lastTwo, last);

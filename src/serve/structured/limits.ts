@@ -5,9 +5,9 @@ export const limits = {
   /** Levels of a schema. */
   schemaDepth: 100,
   /** States of a grammar. */
-  networkStates: 60_000,
+  networkStates: 40_000,
   /** Edges of a grammar. */
-  networkEdges: 400_000,
+  networkEdges: 200_000,
   /** Rules of a grammar: schemas, and combinations of schemas that anyOf and allOf make. */
   rules: 2_500,
   /** Characters of a regular expression. */
@@ -16,9 +16,10 @@ export const limits = {
   patternDepth: 100,
   /** States of a regular expression before it is made deterministic, repetitions written out. */
   patternStates: 20_000,
-  /** States of a deterministic one, and visits of states while making it. */
-  deterministicStates: 10_000,
-  deterministicWork: 1_000_000,
+  /** States of a deterministic one. */
+  deterministicStates: 6_000,
+  /** Visits of states while all regular expressions of a schema are made deterministic and put together. */
+  patternWork: 300_000,
   /** Steps of the automaton, above two for each node of the trie, while a mask is made; then only bytes are tried. */
   maskWork: 1_000_000,
 } as const;

@@ -273,7 +273,9 @@ class NetworkConstraint implements TokenConstraint {
     }
     const next = this.#grammar.step(this.#configuration, token);
     if (next.dead || this.#ended) {
-      throw new InternalError("a grammar was given a token that it does not allow", { received: `token ${token}` });
+      throw new InternalError("a grammar was given a token that it does not allow", {
+        received: `token ${token}`,
+      });
     }
     this.#configuration = next;
   }

@@ -67,6 +67,11 @@ export class NetworkBuilder {
     return this.#bytes.length - 1;
   }
 
+  /** Says that so many states are to come. @throws GrammarProblem where that is too many */
+  expect(states: number): void {
+    if (this.#bytes.length + states > limits.networkStates) this.#tooLarge();
+  }
+
   /** A new rule. @param name where it comes from, for messages */
   rule(name: string): number {
     if (this.#starts.length >= limits.rules) {
@@ -249,9 +254,7 @@ export class NetworkBuilder {
     const seen = new Set([network.starts[rule]!]);
     const called = new Set<number>();
     for (const state of seen) {
-      if (state === network.ends[rule] && rule !== network.root && seen.size > 0) {
-        this.#checkNotEmpty(network, rule);
-      }
+      if (state === network.ends[rule] && rule !== network.root) this.#checkNotEmpty(network, rule);
       for (const target of network.empty[state]!) seen.add(target);
       const calls = network.calls[state]!;
       for (let i = 0; i < calls.length; i += 2) called.add(calls[i]!);
@@ -261,7 +264,8 @@ export class NetworkBuilder {
 
   #checkNotEmpty(network: Omit<Network, "order">, rule: number): void {
     const called = network.calls.some((row) => row.some((value, i) => i % 2 === 0 && value === rule));
-    if (called) throw new InternalError(`the called grammar rule ${this.#names[rule]} matches the empty text`);
+    if (called)
+      throw new InternalError(`the called grammar rule ${this.#names[rule]} matches the empty text`);
   }
 }
 

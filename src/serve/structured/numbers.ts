@@ -1,4 +1,14 @@
-import { anyOf, choice, digits, literal, optional, type Pattern, repeat, sequence, setOf } from "./pattern.ts";
+import {
+  anyOf,
+  choice,
+  digits,
+  literal,
+  optional,
+  type Pattern,
+  repeat,
+  sequence,
+  setOf,
+} from "./pattern.ts";
 import { GrammarProblem } from "./problem.ts";
 import type { TextAutomaton } from "./text_automaton.ts";
 
@@ -91,7 +101,11 @@ export function multiplesOf(divisor: number): TextAutomaton {
   }
   // States: 0 the beginning, 1 after the sign, 2 + r with remainder r.
   const row = (from: number) =>
-    Array.from({ length: 10 }, (_, digit) => [0x30 + digit, 0x30 + digit, 2 + ((from * 10 + digit) % divisor)]).flat();
+    Array.from({ length: 10 }, (_, digit) => [
+      0x30 + digit,
+      0x30 + digit,
+      2 + ((from * 10 + digit) % divisor),
+    ]).flat();
   return {
     start: 0,
     accepting: [false, false, ...Array.from({ length: divisor }, (_, remainder) => remainder === 0)],
@@ -204,7 +218,14 @@ function fractionRange(low: Magnitude | undefined, high: Magnitude | undefined, 
     (low === undefined || (low.fraction === "" && !low.exclusive)) &&
     (high === undefined || high.fraction !== "" || !high.exclusive);
   if (noFraction) options.push(literal(""));
-  const body = fractionFrom(low?.fraction, low?.exclusive ?? false, high?.fraction, high?.exclusive ?? false, places, 0);
+  const body = fractionFrom(
+    low?.fraction,
+    low?.exclusive ?? false,
+    high?.fraction,
+    high?.exclusive ?? false,
+    places,
+    0,
+  );
   if (body !== undefined) options.push(sequence(literal("."), body));
   return choice(...options);
 }

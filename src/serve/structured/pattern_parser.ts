@@ -7,8 +7,8 @@ const digitSet: CodePoints = [0x30, 0x39];
 const wordSet: CodePoints = [0x30, 0x39, 0x41, 0x5a, 0x5f, 0x5f, 0x61, 0x7a];
 /** White space and line ends of ECMA-262. */
 const spaceSet: CodePoints = codePoints([
-  0x09, 0x0d, 0x20, 0x20, 0xa0, 0xa0, 0x1680, 0x1680, 0x2000, 0x200a, 0x2028, 0x2029, 0x202f, 0x202f, 0x205f, 0x205f,
-  0x3000, 0x3000, 0xfeff, 0xfeff,
+  0x09, 0x0d, 0x20, 0x20, 0xa0, 0xa0, 0x1680, 0x1680, 0x2000, 0x200a, 0x2028, 0x2029, 0x202f, 0x202f, 0x205f,
+  0x205f, 0x3000, 0x3000, 0xfeff, 0xfeff,
 ]);
 const dotSet: CodePoints = complement(codePoints([0x0a, 0x0a, 0x0d, 0x0d, 0x2028, 0x2029]));
 
@@ -207,7 +207,8 @@ class PatternParser {
   #escape(inClass: boolean): CodePoints {
     const character = this.#peek(1);
     if (character === "") throw this.#problem("a \\ at its end");
-    if (!inClass && (character === "b" || character === "B")) throw this.#unsupported("the word boundary \\b");
+    if (!inClass && (character === "b" || character === "B"))
+      throw this.#unsupported("the word boundary \\b");
     if (!inClass && /[1-9]/.test(character)) throw this.#unsupported(`the backreference \\${character}`);
     if (character === "k") throw this.#unsupported("the backreference \\k");
     if (character === "p" || character === "P") throw this.#unsupported(`the property class \\${character}`);
@@ -248,7 +249,8 @@ class PatternParser {
 
   #hexadecimal(length: number): number {
     const text = this.#characters.slice(this.#position, this.#position + length).join("");
-    if (text.length !== length || !/^[0-9a-fA-F]+$/.test(text)) throw this.#problem("a wrong hexadecimal escape");
+    if (text.length !== length || !/^[0-9a-fA-F]+$/.test(text))
+      throw this.#problem("a wrong hexadecimal escape");
     this.#position += length;
     return Number.parseInt(text, 16);
   }

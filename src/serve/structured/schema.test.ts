@@ -5,7 +5,11 @@ import { GrammarCompiler } from "./compiler.ts";
 const tokens = testTokens();
 const compiler = new GrammarCompiler(tokens);
 it("smoke", () => {
-  const g = compiler.jsonSchema({ type: "object", properties: { name: { type: "string" }, age: { type: "integer", minimum: 3, maximum: 127 } }, required: ["name", "age"] });
+  const g = compiler.jsonSchema({
+    type: "object",
+    properties: { name: { type: "string" }, age: { type: "integer", minimum: 3, maximum: 127 } },
+    required: ["name", "age"],
+  });
   expect(allowsText(g, tokens, '{"name": "x\\n\\ud83d\\ude00é","age":12}')).toBe(true);
   expect(allowsText(g, tokens, '{"name": "x","age":2}')).toBe(false);
   expect(allowsText(g, tokens, '{"name": "x","age":129}')).toBe(false);

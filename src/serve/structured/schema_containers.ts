@@ -3,8 +3,14 @@ import { childPath, type SchemaObject, type SchemaPlace } from "./schema_documen
 import { type Fact, wrong } from "./schema_facts.ts";
 import type { SchemaRules } from "./schema_network.ts";
 import { at, countBounds, quoted } from "./schema_scalars.ts";
-import { parsePattern } from "./pattern_parser.ts";
-import { acceptsNothing, accepts, determinize, lengthAutomaton, subtract, type TextAutomaton, textsAutomaton } from "./text_automaton.ts";
+import {
+  accepts,
+  acceptsNothing,
+  lengthAutomaton,
+  subtract,
+  type TextAutomaton,
+  textsAutomaton,
+} from "./text_automaton.ts";
 
 /** A property in the order in which it is written. */
 interface Property {
@@ -28,7 +34,11 @@ export function writeObject(rules: SchemaRules, rule: number, facts: readonly Fa
   const { builder } = rules.json;
   const properties = listedProperties(rules, facts);
   if (properties === undefined) return;
-  const others = otherNames(rules, facts, properties.map(({ name }) => name));
+  const others = otherNames(
+    rules,
+    facts,
+    properties.map(({ name }) => name),
+  );
   const { minimum, maximum } = countBounds(facts, "minProperties", "maxProperties");
   if (minimum > maximum) return;
   const required = properties.filter((property) => property.required).length;
@@ -77,6 +87,7 @@ export function writeObject(rules: SchemaRules, rule: number, facts: readonly Fa
     writeOthers(rules, others, key, more);
     return;
   }
+  at(path, () => builder.expect(maximum));
   let from = key;
   for (let written = 1; written <= maximum; written++) {
     const after = builder.state();
@@ -107,7 +118,8 @@ function propertiesOf({ schema, path }: Fact): SchemaObject {
 
 function objectOf(value: unknown, path: string): SchemaObject {
   if (value === undefined) return {};
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw wrong(path, "an object", value);
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw wrong(path, "an object", value);
   return value as SchemaObject;
 }
 
@@ -139,7 +151,7 @@ function namePatterns(rules: SchemaRules, { schema, path }: Fact): NamePattern[]
 function readNamePatterns(rules: SchemaRules, schema: SchemaObject, where: string): NamePattern[] {
   return Object.entries(objectOf(schema.patternProperties, where)).map(([source, value]) => {
     const place = rules.document.place(value, childPath(where, source));
-    return { source, place, automaton: at(place.path, () => determinize(parsePattern(source), { search: true })) };
+    return { source, place, automaton: at(place.path, () => rules.patterns.search(source)) };
   });
 }
 
@@ -203,18 +215,22 @@ const anyName = lengthAutomaton(0, Number.POSITIVE_INFINITY);
  * the listed ones comes in disguise. Names that two patterns match are left out.
  */
 function otherNames(rules: SchemaRules, facts: readonly Fact[], listed: readonly string[]): OtherNames[] {
-  const patterns = facts.flatMap((fact) => namePatterns(rules, fact).map((pattern) => ({ ...pattern, fact })));
+  const patterns = facts.flatMap((fact) =>
+    namePatterns(rules, fact).map((pattern) => ({ ...pattern, fact })),
+  );
   const additional = facts.map((fact) => additionalOf(rules, fact));
   const closed = facts.map((_, index) => additional[index]?.schema === false);
   const path = facts[0]!.path;
   const result: OtherNames[] = [];
+  const { budget } = rules.patterns;
   const listedNames = textsAutomaton(listed);
   for (const pattern of patterns) {
     // The other facts must allow the name too: by their additionalProperties.
     if (facts.some((fact, index) => fact !== pattern.fact && closed[index])) continue;
     const names = at(path, () => {
-      let automaton = subtract(pattern.automaton, listedNames);
-      for (const other of patterns) if (other !== pattern) automaton = subtract(automaton, other.automaton);
+      let automaton = subtract(pattern.automaton, listedNames, budget);
+      for (const other of patterns)
+        if (other !== pattern) automaton = subtract(automaton, other.automaton, budget);
       return automaton;
     });
     if (acceptsNothing(names)) continue;
@@ -232,7 +248,10 @@ function otherNames(rules: SchemaRules, facts: readonly Fact[], listed: readonly
   const valueRule = rules.ruleOf(places);
   if (listed.length === 0 && patterns.length === 0) return [{ names: undefined, rule: valueRule }];
   const names = at(path, () =>
-    patterns.reduce((automaton, { automaton: other }) => subtract(automaton, other), subtract(anyName, listedNames)),
+    patterns.reduce(
+      (automaton, { automaton: other }) => subtract(automaton, other, budget),
+      subtract(anyName, listedNames, budget),
+    ),
   );
   result.push({ names, rule: valueRule });
   return result;
@@ -268,6 +287,7 @@ export function writeArray(rules: SchemaRules, rule: number, facts: readonly Fac
 
   let state = builder.text(builder.start(rule), "[");
   at(facts[0]!.path, () => {
+    builder.expect(last);
     for (let items = 0; ; items++) {
       if (items >= minimum) builder.text(state, "]", builder.end(rule));
       if (items === last) break;
@@ -290,5 +310,7 @@ function prefixOf({ schema, path }: Fact): { list: readonly unknown[]; path: str
 /** The schema of items past the prefix. A list in `items`, as in older drafts, has it in additionalItems. */
 function restOf({ schema, path }: Fact): { schema: unknown; path: string } | undefined {
   const keyword = Array.isArray(schema.items) ? "additionalItems" : "items";
-  return schema[keyword] === undefined ? undefined : { schema: schema[keyword], path: childPath(path, keyword) };
+  return schema[keyword] === undefined
+    ? undefined
+    : { schema: schema[keyword], path: childPath(path, keyword) };
 }

@@ -17,7 +17,18 @@ const keywords = [
 
 /** Keywords that say nothing about which values are right. */
 export const annotations: ReadonlySet<string> = new Set([
-  ...["title", "description", "default", "examples", "example", "$comment", "$schema", "$id", "id", "deprecated"],
+  ...[
+    "title",
+    "description",
+    "default",
+    "examples",
+    "example",
+    "$comment",
+    "$schema",
+    "$id",
+    "id",
+    "deprecated",
+  ],
   ...["readOnly", "writeOnly", "contentEncoding", "contentMediaType", "discriminator", "externalDocs", "xml"],
 ]);
 const known = new Set(keywords);
@@ -106,9 +117,12 @@ export class SchemaDocument {
       if (known.has(keyword) || annotations.has(keyword) || keyword.startsWith("x-")) continue;
       const where = childPath(path, keyword);
       if (refused.has(keyword)) {
-        throw new GrammarProblem(`the keyword ${keyword} is not supported in a schema for structured output`, {
-          where,
-        });
+        throw new GrammarProblem(
+          `the keyword ${keyword} is not supported in a schema for structured output`,
+          {
+            where,
+          },
+        );
       }
       const suggestion = nearest(keyword, known);
       throw new GrammarProblem(`the schema has an unknown keyword ${JSON.stringify(excerpt(keyword, 40))}`, {
@@ -137,7 +151,9 @@ function checkSize(schema: unknown): void {
     }
     count += level.length;
     if (count > limits.schemaValues) {
-      throw new GrammarProblem("the schema is too large", { expected: `at most ${limits.schemaValues} values` });
+      throw new GrammarProblem("the schema is too large", {
+        expected: `at most ${limits.schemaValues} values`,
+      });
     }
     const next: unknown[] = [];
     for (const value of level) {

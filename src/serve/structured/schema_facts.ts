@@ -1,6 +1,12 @@
 import { limits } from "./limits.ts";
 import { excerpt, GrammarProblem } from "./problem.ts";
-import { annotations, childPath, type SchemaDocument, type SchemaObject, type SchemaPlace } from "./schema_document.ts";
+import {
+  annotations,
+  childPath,
+  type SchemaDocument,
+  type SchemaObject,
+  type SchemaPlace,
+} from "./schema_document.ts";
 
 /**
  * A schema, or a part of one: `all` of it; its `facts` without anyOf, oneOf, allOf and $ref; or only its `anyOf` or
@@ -128,7 +134,10 @@ export function largest(facts: readonly Fact[], keyword: string): number {
 
 /** The smallest of a keyword's values, or infinity. */
 export function smallest(facts: readonly Fact[], keyword: string): number {
-  return Math.min(Number.POSITIVE_INFINITY, ...facts.map((fact) => count(fact, keyword) ?? Number.POSITIVE_INFINITY));
+  return Math.min(
+    Number.POSITIVE_INFINITY,
+    ...facts.map((fact) => count(fact, keyword) ?? Number.POSITIVE_INFINITY),
+  );
 }
 
 /** Types of JSON values. */
@@ -187,7 +196,11 @@ function declaredTypes({ schema, path }: Fact): JsonType[] | undefined {
   const types: JsonType[] = [];
   for (const type of list) {
     if (type !== "integer" && !everyType.includes(type as JsonType)) {
-      throw wrong(childPath(path, "type"), `one of ${[...everyType, "integer"].join(", ")}, or a list of them`, type);
+      throw wrong(
+        childPath(path, "type"),
+        `one of ${[...everyType, "integer"].join(", ")}, or a list of them`,
+        type,
+      );
     }
     types.push(type as JsonType);
   }

@@ -1,5 +1,6 @@
 import { JsonRules } from "./json_rules.ts";
 import type { Network } from "./network.ts";
+import { PatternCache } from "./pattern_cache.ts";
 import { writeArray, writeObject } from "./schema_containers.ts";
 import { SchemaDocument } from "./schema_document.ts";
 import { type Fact, flatten, type JsonType, keyOf, type Part, typesOf } from "./schema_facts.ts";
@@ -13,7 +14,7 @@ import {
   stringFacts,
   valuesPattern,
 } from "./schema_scalars.ts";
-import { determinize, type TextAutomaton } from "./text_automaton.ts";
+import { determinize, type TextAutomaton, textsAutomaton } from "./text_automaton.ts";
 
 /**
  * Writes the rules of a schema's values into a network. Every list of parts that a value must match becomes one
@@ -22,12 +23,14 @@ import { determinize, type TextAutomaton } from "./text_automaton.ts";
 export class SchemaRules {
   readonly json: JsonRules;
   readonly document: SchemaDocument;
+  readonly patterns: PatternCache;
   readonly #rules = new Map<string, number>();
   readonly #waiting: { rule: number; parts: readonly Part[] }[] = [];
 
   /** @throws GrammarProblem for what is no schema or is too large */
-  constructor(json: JsonRules, schema: unknown) {
+  constructor(json: JsonRules, schema: unknown, patterns = new PatternCache()) {
     this.json = json;
+    this.patterns = patterns;
     this.document = new SchemaDocument(schema);
   }
 
@@ -55,7 +58,9 @@ export class SchemaRules {
 
   /** The rule of values that match all schemas. */
   ruleOf(places: readonly { schema: unknown; path: string }[]): number {
-    return this.rule(places.map(({ schema, path }) => ({ ...this.document.place(schema, path), part: "all" })));
+    return this.rule(
+      places.map(({ schema, path }) => ({ ...this.document.place(schema, path), part: "all" })),
+    );
   }
 
   /** An edge that takes any text of an automaton. */
@@ -79,15 +84,23 @@ export class SchemaRules {
       return;
     }
     const path = facts[0]!.path;
-    const values = enumeratedValues(facts);
+    const values = enumeratedValues(facts, this.patterns);
     if (values !== undefined) {
-      this.automaton(
-        rule,
-        at(path, () => determinize(valuesPattern(values))),
-      );
+      this.#writeValues(rule, values, path);
       return;
     }
     for (const type of typesOf(facts)) this.#writeType(rule, type, facts, path);
+  }
+
+  #writeValues(rule: number, values: readonly unknown[], path: string): void {
+    const simple = values.filter((value) => typeof value !== "object" || value === null);
+    if (simple.length > 0) this.automaton(rule, textsAutomaton(simple.map((value) => JSON.stringify(value))));
+    if (simple.length === values.length) return;
+    const others = values.filter((value) => typeof value === "object" && value !== null);
+    this.automaton(
+      rule,
+      at(path, () => determinize(valuesPattern(others), { budget: this.patterns.budget })),
+    );
   }
 
   #forward(rule: number, to: number): void {
@@ -124,13 +137,13 @@ export class SchemaRules {
   #writeString(rule: number, facts: readonly Fact[], path: string): void {
     const { json } = this;
     const { builder } = json;
-    const strings = stringFacts(facts);
+    const strings = stringFacts(facts, this.patterns);
     const { minimum, maximum } = strings;
     if (minimum > maximum) return;
     if (strings.automata.length > 0) {
       const open = builder.text(builder.start(rule), '"');
       const close = builder.state();
-      json.texts.automaton(stringAutomaton(strings, path), open, close, "quoted");
+      json.texts.automaton(stringAutomaton(strings, path, this.patterns), open, close, "quoted");
       builder.text(close, '"', builder.end(rule));
       return;
     }
@@ -141,6 +154,7 @@ export class SchemaRules {
     at(path, () => {
       const bounded = maximum !== Number.POSITIVE_INFINITY;
       const last = bounded ? maximum : minimum;
+      builder.expect(last);
       const first = builder.text(builder.start(rule), '"');
       let state = first;
       for (let length = 0; ; length++) {

@@ -1,7 +1,7 @@
 import { formatAutomaton, formatNames } from "./formats.ts";
 import { type Bound, integerRange, jsonInteger, multiplesOf, numberRange } from "./numbers.ts";
 import { choice, literal, type Pattern, repeat, sequence, setOf } from "./pattern.ts";
-import { parsePattern } from "./pattern_parser.ts";
+import type { PatternCache } from "./pattern_cache.ts";
 import { excerpt, GrammarProblem } from "./problem.ts";
 import { childPath } from "./schema_document.ts";
 import { count, type Fact, type JsonType, largest, smallest, typesOf, wrong } from "./schema_facts.ts";
@@ -18,14 +18,14 @@ export interface StringFacts {
 const numberFormats = new Set(["float", "double", "int32", "int64"]);
 
 /** @throws GrammarProblem for a pattern or format that is not supported */
-export function stringFacts(facts: readonly Fact[]): StringFacts {
+export function stringFacts(facts: readonly Fact[], patterns: PatternCache): StringFacts {
   const automata: TextAutomaton[] = [];
   for (const fact of facts) {
     const { pattern, format } = fact.schema;
     if (pattern !== undefined) {
       const where = childPath(fact.path, "pattern");
       if (typeof pattern !== "string") throw wrong(where, "a regular expression", pattern);
-      automata.push(at(where, () => determinize(parsePattern(pattern), { search: true })));
+      automata.push(at(where, () => patterns.search(pattern)));
     }
     if (format === undefined || numberFormats.has(format as string)) continue;
     const where = childPath(fact.path, "format");
@@ -37,11 +37,12 @@ export function stringFacts(facts: readonly Fact[]): StringFacts {
 }
 
 /** One automaton for patterns, formats and lengths. */
-export function stringAutomaton(facts: StringFacts, path: string): TextAutomaton {
+export function stringAutomaton(facts: StringFacts, path: string, patterns: PatternCache): TextAutomaton {
   return at(path, () => {
-    let automaton = facts.automata.reduce(intersect);
+    let automaton = facts.automata.reduce((a, b) => intersect(a, b, patterns.budget));
     if (facts.minimum > 0 || facts.maximum < Number.POSITIVE_INFINITY) {
-      automaton = intersect(automaton, lengthAutomaton(facts.minimum, facts.maximum));
+      const lengths = lengthAutomaton(facts.minimum, facts.maximum);
+      automaton = intersect(automaton, lengths, patterns.budget);
     }
     return automaton;
   });
@@ -77,12 +78,20 @@ export function numberFacts(facts: readonly Fact[]): NumberFacts {
   let maximum: Bound | undefined;
   const multiples: number[] = [];
   const below = (bound: Bound) => {
-    if (maximum === undefined || bound.value < maximum.value || (bound.value === maximum.value && bound.exclusive)) {
+    if (
+      maximum === undefined ||
+      bound.value < maximum.value ||
+      (bound.value === maximum.value && bound.exclusive)
+    ) {
       maximum = bound;
     }
   };
   const above = (bound: Bound) => {
-    if (minimum === undefined || bound.value > minimum.value || (bound.value === minimum.value && bound.exclusive)) {
+    if (
+      minimum === undefined ||
+      bound.value > minimum.value ||
+      (bound.value === minimum.value && bound.exclusive)
+    ) {
       minimum = bound;
     }
   };
@@ -119,10 +128,13 @@ export function integerAutomaton(facts: NumberFacts, path: string): TextAutomato
     if (minimum !== undefined || maximum !== undefined) {
       const limit = 10n ** 30n;
       const low = minimum === undefined ? -limit : firstInteger(minimum);
-      const high = maximum === undefined ? limit : -firstInteger({ value: -maximum.value, exclusive: maximum.exclusive });
+      const high =
+        maximum === undefined
+          ? limit
+          : -firstInteger({ value: -maximum.value, exclusive: maximum.exclusive });
       pattern = integerRange(low, high);
     }
-    return multiples.map(multiplesOf).reduce(intersect, determinize(pattern));
+    return multiples.map(multiplesOf).reduce((a, b) => intersect(a, b), determinize(pattern));
   });
 }
 
@@ -141,7 +153,7 @@ export function numberAutomaton(facts: NumberFacts, path: string): TextAutomaton
 }
 
 /** The values of enum and const that all facts allow, without repetitions; undefined where there is neither. */
-export function enumeratedValues(facts: readonly Fact[]): unknown[] | undefined {
+export function enumeratedValues(facts: readonly Fact[], patterns: PatternCache): unknown[] | undefined {
   let values: Map<string, unknown> | undefined;
   for (const { schema, path } of facts) {
     for (const keyword of ["enum", "const"]) {
@@ -156,7 +168,16 @@ export function enumeratedValues(facts: readonly Fact[]): unknown[] | undefined 
   }
   if (values === undefined) return undefined;
   const types = new Set(typesOf(facts));
-  return [...values.values()].filter((value) => matchesFacts(value, facts, types));
+  const strings = stringFacts(facts, patterns);
+  const numbers = numberFacts(facts);
+  return [...values.values()].filter((value) => {
+    const type = typeOf(value);
+    if (!types.has(type) && !(type === "integer" && types.has("number"))) return false;
+    if (typeof value === "string") return matchesString(value, strings);
+    if (typeof value === "number") return matchesNumber(value, numbers);
+    if (type === "object" || type === "array") refuseContainerFacts(type, facts);
+    return true;
+  });
 }
 
 function canonical(value: unknown): string {
@@ -174,35 +195,40 @@ function typeOf(value: unknown): JsonType {
   return typeof value as JsonType;
 }
 
-/** Whether an enumerated value is right by the other keywords. */
-function matchesFacts(value: unknown, facts: readonly Fact[], types: ReadonlySet<JsonType>): boolean {
-  const type = typeOf(value);
-  if (!types.has(type) && !(type === "integer" && types.has("number"))) return false;
-  if (typeof value === "string") {
-    const { minimum, maximum, automata } = stringFacts(facts);
-    const length = Array.from(value).length;
-    return length >= minimum && length <= maximum && automata.every((automaton) => accepts(automaton, value));
+function matchesString(value: string, { minimum, maximum, automata }: StringFacts): boolean {
+  const length = Array.from(value).length;
+  return length >= minimum && length <= maximum && automata.every((automaton) => accepts(automaton, value));
+}
+
+function matchesNumber(value: number, { minimum, maximum, multiples }: NumberFacts): boolean {
+  if (minimum !== undefined && (minimum.exclusive ? value <= minimum.value : value < minimum.value))
+    return false;
+  if (maximum !== undefined && (maximum.exclusive ? value >= maximum.value : value > maximum.value))
+    return false;
+  return multiples.every((multiple) => value % multiple === 0);
+}
+
+const containerKeywords = {
+  object: [
+    "properties",
+    "required",
+    "additionalProperties",
+    "patternProperties",
+    "minProperties",
+    "maxProperties",
+  ],
+  array: ["items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems"],
+} as const;
+
+/** @throws GrammarProblem for keywords of objects or arrays beside an enum that has them */
+function refuseContainerFacts(type: "object" | "array", facts: readonly Fact[]): void {
+  for (const { schema, path } of facts) {
+    const keyword = containerKeywords[type].find((name) => name in schema);
+    if (keyword === undefined) continue;
+    throw new GrammarProblem(`${keyword} is not supported beside an enum or const of an ${type}`, {
+      where: childPath(path, keyword),
+    });
   }
-  if (typeof value === "number") {
-    const { minimum, maximum, multiples } = numberFacts(facts);
-    if (minimum !== undefined && (minimum.exclusive ? value <= minimum.value : value < minimum.value)) return false;
-    if (maximum !== undefined && (maximum.exclusive ? value >= maximum.value : value > maximum.value)) return false;
-    return multiples.every((multiple) => value % multiple === 0);
-  }
-  if (type === "object" || type === "array") {
-    const keywords =
-      type === "object"
-        ? ["properties", "required", "additionalProperties", "patternProperties", "minProperties", "maxProperties"]
-        : ["items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems"];
-    for (const { schema, path } of facts) {
-      const keyword = keywords.find((name) => name in schema);
-      if (keyword === undefined) continue;
-      throw new GrammarProblem(`${keyword} is not supported beside an enum or const of an ${type}`, {
-        where: childPath(path, keyword),
-      });
-    }
-  }
-  return true;
 }
 
 const space: Pattern = repeat(setOf(0x20, 0x20), 0, 1);

@@ -21,14 +21,10 @@ class PatternStates {
   readonly atEnd: number[][] = [];
   readonly sets: (readonly number[] | undefined)[] = [];
   readonly targets: number[] = [];
+  /** Whether `$` stands anywhere. */
+  hasEnds = false;
 
   add(): number {
-    if (this.empty.length >= limits.patternStates) {
-      throw new GrammarProblem("the regular expression is too large with its repetitions written out", {
-        expected: `at most ${limits.patternStates} states`,
-        hint: "use smaller repetition counts, or minLength and maxLength",
-      });
-    }
     this.empty.push([]);
     this.atStart.push([]);
     this.atEnd.push([]);
@@ -72,6 +68,7 @@ class PatternStates {
       case "end": {
         const to = this.add();
         this.atEnd[from]!.push(to);
+        this.hasEnds = true;
         return to;
       }
     }
@@ -104,21 +101,44 @@ class PatternStates {
   }
 }
 
-/** Counts what is done, and stops it. */
-class WorkLimit {
+/** States that a pattern has with its repetitions written out, about. */
+function sizeOf(pattern: Pattern): number {
+  switch (pattern.kind) {
+    case "set":
+      return 2;
+    case "sequence":
+      return pattern.parts.reduce((sum, part) => sum + sizeOf(part), 0);
+    case "choice":
+      return pattern.options.reduce((sum, option) => sum + 1 + sizeOf(option), 1);
+    case "repeat": {
+      const copies = pattern.maximum === Number.POSITIVE_INFINITY ? pattern.minimum + 1 : pattern.maximum;
+      return (sizeOf(pattern.body) + 1) * copies + 1;
+    }
+    case "start":
+    case "end":
+      return 1;
+  }
+}
+
+/** Counts the work that one request's patterns take, and stops it. */
+export class WorkBudget {
   #work = 0;
 
+  /** @throws GrammarProblem where it is used up */
   spend(amount: number): void {
     this.#work += amount;
-    if (this.#work > limits.deterministicWork) throw tooComplex();
+    if (this.#work > limits.patternWork) throw tooComplex();
   }
 }
 
 function tooComplex(): GrammarProblem {
-  return new GrammarProblem("the regular expression is too complex: making it deterministic takes too many states", {
-    expected: `at most ${limits.deterministicStates} states`,
-    hint: "use smaller repetition counts and fewer alternatives that begin alike",
-  });
+  return new GrammarProblem(
+    "the regular expression is too complex: making it deterministic takes too many states",
+    {
+      expected: `at most ${limits.deterministicStates} states`,
+      hint: "use smaller repetition counts and fewer alternatives that begin alike",
+    },
+  );
 }
 
 /**
@@ -127,7 +147,16 @@ function tooComplex(): GrammarProblem {
  * of matching all of it
  * @throws GrammarProblem where that takes more states or work than `limits` allow
  */
-export function determinize(pattern: Pattern, options: { readonly search?: boolean } = {}): TextAutomaton {
+export function determinize(
+  pattern: Pattern,
+  options: { readonly search?: boolean; readonly budget?: WorkBudget } = {},
+): TextAutomaton {
+  if (sizeOf(pattern) > limits.patternStates) {
+    throw new GrammarProblem("the regular expression is too large with its repetitions written out", {
+      expected: `at most ${limits.patternStates} states`,
+      hint: "use smaller repetition counts, or minLength and maxLength",
+    });
+  }
   const states = new PatternStates();
   const first = states.add();
   let entry = first;
@@ -143,7 +172,8 @@ export function determinize(pattern: Pattern, options: { readonly search?: boole
     states.targets[last] = last;
   }
 
-  const work = new WorkLimit();
+  const work = options.budget ?? new WorkBudget();
+  work.spend(states.empty.length);
   const marks = new Int32Array(states.empty.length);
   let mark = 0;
   /** States that `seeds` reach over empty edges. */
@@ -175,7 +205,7 @@ export function determinize(pattern: Pattern, options: { readonly search?: boole
   const intern = (seeds: readonly number[], atStart: boolean): number => {
     const members = closure(seeds, atStart, false);
     const leaving = members.filter((state) => states.sets[state] !== undefined).sort((a, b) => a - b);
-    const accepts = closure(seeds, atStart, true).includes(last);
+    const accepts = (states.hasEnds ? closure(seeds, atStart, true) : members).includes(last);
     const key = `${accepts ? "+" : "-"}${leaving.join(",")}`;
     let number = numbers.get(key);
     if (number === undefined) {
@@ -207,7 +237,7 @@ export function determinize(pattern: Pattern, options: { readonly search?: boole
 function splitByTarget(
   members: readonly number[],
   states: PatternStates,
-  work: WorkLimit,
+  work: WorkBudget,
 ): { low: number; high: number; targets: number[] }[] {
   const points = new Set<number>();
   for (const member of members) {
@@ -230,7 +260,11 @@ function splitByTarget(
   const result: { low: number; high: number; targets: number[] }[] = [];
   for (let i = 0; i + 1 < bounds.length; i++) {
     if (targets[i]!.size === 0) continue;
-    result.push({ low: bounds[i]!, high: bounds[i + 1]! - 1, targets: [...targets[i]!].sort((a, b) => a - b) });
+    result.push({
+      low: bounds[i]!,
+      high: bounds[i + 1]! - 1,
+      targets: [...targets[i]!].sort((a, b) => a - b),
+    });
   }
   return result;
 }
@@ -291,21 +325,20 @@ function transitionTo(row: readonly number[], point: number): number {
 }
 
 /** Texts that both accept. @throws GrammarProblem where that takes too many states */
-export function intersect(a: TextAutomaton, b: TextAutomaton): TextAutomaton {
-  return product(a, b, true);
+export function intersect(a: TextAutomaton, b: TextAutomaton, budget = new WorkBudget()): TextAutomaton {
+  return product(a, b, true, budget);
 }
 
 /** Texts that `a` accepts and `b` does not. @throws GrammarProblem where that takes too many states */
-export function subtract(a: TextAutomaton, b: TextAutomaton): TextAutomaton {
-  return product(a, b, false);
+export function subtract(a: TextAutomaton, b: TextAutomaton, budget = new WorkBudget()): TextAutomaton {
+  return product(a, b, false, budget);
 }
 
-function product(a: TextAutomaton, b: TextAutomaton, both: boolean): TextAutomaton {
+function product(a: TextAutomaton, b: TextAutomaton, both: boolean, work: WorkBudget): TextAutomaton {
   const numbers = new Map<string, number>();
   const pairs: (readonly [number, number])[] = [];
   const accepting: boolean[] = [];
   const transitions: number[][] = [];
-  const work = new WorkLimit();
   // Where `b` has no way to go on its state is -1: dead for `both`, free for the difference.
   const intern = (left: number, right: number): number => {
     const key = `${left},${right}`;

@@ -1,6 +1,7 @@
 import type { ToolChoice, ToolDefinition, ToolFormat } from "../chat/types.ts";
 import { JsonRules } from "./json_rules.ts";
 import type { Network } from "./network.ts";
+import { PatternCache } from "./pattern_cache.ts";
 import { excerpt, GrammarProblem } from "./problem.ts";
 import { SchemaRules } from "./schema_network.ts";
 
@@ -28,30 +29,39 @@ export function toolCallNetwork(
   const chosen = named === undefined ? tools : tools.filter((tool) => tool.function.name === named);
   if (chosen.length === 0) {
     throw new GrammarProblem(
-      named === undefined ? "there is no tool to call" : "tool_choice names a function that is not among the tools",
+      named === undefined
+        ? "there is no tool to call"
+        : "tool_choice names a function that is not among the tools",
       named === undefined ? {} : { received: excerpt(JSON.stringify(named)) },
     );
   }
   const json = new JsonRules();
   const { builder } = json;
+  const patterns = new PatternCache();
   const call = builder.rule("a call");
   for (const tool of chosen) {
     const { name, parameters } = tool.function;
     let rule = json.object;
     if (parameters !== undefined && parameters !== null) {
       try {
-        rule = new SchemaRules(json, parameters).root();
+        rule = new SchemaRules(json, parameters, patterns).root();
       } catch (error) {
         if (!(error instanceof GrammarProblem)) throw error;
-        throw new GrammarProblem(`the parameters of the function ${JSON.stringify(excerpt(name, 64))}: ${error.message}`, {
-          ...(error.where === undefined ? {} : { where: error.where }),
-          ...(error.expected === undefined ? {} : { expected: error.expected }),
-          ...(error.received === undefined ? {} : { received: error.received }),
-          ...(error.hint === undefined ? {} : { hint: error.hint }),
-        });
+        throw new GrammarProblem(
+          `the parameters of the function ${JSON.stringify(excerpt(name, 64))}: ${error.message}`,
+          {
+            ...(error.where === undefined ? {} : { where: error.where }),
+            ...(error.expected === undefined ? {} : { expected: error.expected }),
+            ...(error.received === undefined ? {} : { received: error.received }),
+            ...(error.hint === undefined ? {} : { hint: error.hint }),
+          },
+        );
       }
     }
-    const afterName = builder.text(json.separator(builder.text(builder.start(call), '{"name"'), ":"), JSON.stringify(name));
+    const afterName = builder.text(
+      json.separator(builder.text(builder.start(call), '{"name"'), ":"),
+      JSON.stringify(name),
+    );
     const key = builder.text(json.separator(afterName, ","), JSON.stringify(argumentsKey[format]));
     const close = builder.state();
     builder.call(json.separator(key, ":"), rule, close);

@@ -1,7 +1,7 @@
 import type { DType } from "../../../src/base/dtype.ts";
 import type { AttentionAttributes, AttentionOp } from "../../../src/graph/ops.ts";
 import { referenceRules } from "../../../src/graph/rules/reference.ts";
-import { integers, normal, type SampleTensor, tensor } from "./draw.ts";
+import { integers, normal, positive, randomIntegers, type SampleTensor, tensor } from "./draw.ts";
 import type { OpSamples } from "./sample.ts";
 
 interface Case {
@@ -104,6 +104,18 @@ function gradientOperands(sample: Case, dtype: DType): SampleTensor[] {
   ];
 }
 
+/** Whole numbers of a cache in i8, and scales that make them about as large as others. */
+const bytes = (shape: readonly number[]): SampleTensor => ({
+  ...randomIntegers(shape, -127, 128),
+  dtype: "i8",
+});
+const scales = (shape: readonly number[]): SampleTensor =>
+  tensor(
+    shape,
+    "f32",
+    positive(shape, "f32").values.map((value) => value / 100),
+  );
+
 const floats = ["f32", "bf16", "f16"] as const;
 
 /** Samples of the attention ops. */
@@ -144,6 +156,40 @@ export const attentionSamples: { readonly [Op in AttentionOp]: OpSamples<Op> } =
       },
     ],
   },
+  cache_write_quantized: {
+    dtypes: floats,
+    make: (dtype) => [
+      {
+        name: "some tokens skipped, a row of zeros",
+        inputs: [
+          tensor([7, 2, 19], "i8", new Array(7 * 2 * 19).fill(5)),
+          normal([7, 2], "f32"),
+          tensor([5, 2, 19], dtype, [...normal([4, 2, 19], dtype).values, ...new Array(38).fill(0)]),
+          integers([5], [6, -1, 0, 3, 2]),
+        ],
+        attributes: {},
+      },
+      {
+        name: "many tokens, rows of many sizes",
+        inputs: [
+          tensor([70, 3, 64], "i8", new Array(70 * 3 * 64).fill(0)),
+          normal([70, 3], "f32"),
+          tensor(
+            [70, 3, 64],
+            dtype,
+            normal([70, 3, 64], "f32").values.map(
+              (value, i) => value * 1.5 ** ((Math.floor(i / 64) % 40) - 20),
+            ),
+          ),
+          integers(
+            [70],
+            Array.from({ length: 70 }, (_, i) => (i * 3) % 70),
+          ),
+        ],
+        attributes: {},
+      },
+    ],
+  },
   cache_copy: {
     dtypes: floats,
     make: (dtype) => [
@@ -171,8 +217,8 @@ export const attentionSamples: { readonly [Op in AttentionOp]: OpSamples<Op> } =
   },
   paged_attention: {
     dtypes: floats,
-    make: (dtype) =>
-      [0, 5].map((window) => ({
+    make: (dtype) => [
+      ...[0, 5].map((window) => ({
         name: window === 0 ? "prompts and single tokens" : "within a window",
         inputs: [
           normal([6, 4, 5], dtype),
@@ -185,5 +231,21 @@ export const attentionSamples: { readonly [Op in AttentionOp]: OpSamples<Op> } =
         attributes: { scale: 0.4, window, blockSize: 4 },
         reduction: 11,
       })),
+      {
+        name: "a quantized cache, decoding and a prompt",
+        inputs: [
+          normal([21, 4, 24], dtype),
+          bytes([128, 2, 24]),
+          bytes([128, 2, 24]),
+          integers([3], [0, 1, 21]),
+          integers([2], [70, 40]),
+          integers([2, 5], [3, 1, 6, 2, 0, 7, 5, 4, 0, 0]),
+          scales([128, 2]),
+          scales([128, 2]),
+        ],
+        attributes: { scale: 0.2, window: 0, blockSize: 16 },
+        reduction: 70,
+      },
+    ],
   },
 };

@@ -41,18 +41,27 @@ export const attentionCosts: {
     flops: 0,
     bytes: totalBytes({ shape: values!.shape, dtype: cache!.dtype }, values!, slots!),
   }),
+  // The largest magnitude, then a division and a rounding an element.
+  cache_write_quantized: ([cache, scales, values, slots]) => {
+    const tokens = values!.shape[0]!;
+    const written = { shape: values!.shape, dtype: cache!.dtype };
+    const factors = { shape: [tokens, scales!.shape[1]!], dtype: scales!.dtype };
+    return { flops: 3 * elements(values), bytes: totalBytes(written, factors, values!, slots!) };
+  },
   cache_copy: ([cache, sources, destinations], _outputs, { blockSize }) => {
     const moved = { shape: [sources!.shape[0]! * blockSize, ...cache!.shape.slice(1)], dtype: cache!.dtype };
     return { flops: 0, bytes: totalBytes(moved, moved, sources!, destinations!) };
   },
   // Contexts are data: each is taken to fill its row of the block table, each query to see all of it.
-  paged_attention: ([q, k, , , contexts, tables], outputs, { window, blockSize }) => {
+  paged_attention: ([q, k, , , contexts, tables, scales], outputs, { window, blockSize }) => {
     const context = tables!.shape[1]! * blockSize;
     const seen = window > 0 ? Math.min(context, window) : context;
     const read = { shape: [contexts!.shape[0]! * seen, ...k!.shape.slice(1)], dtype: k!.dtype };
+    const factors =
+      scales === undefined ? [] : [{ shape: [2 * read.shape[0]!, scales.shape[1]!], dtype: scales.dtype }];
     return {
       flops: 4 * elements(q) * seen,
-      bytes: totalBytes(q!, read, read, contexts!, tables!, ...outputs),
+      bytes: totalBytes(q!, read, read, ...factors, contexts!, tables!, ...outputs),
     };
   },
 };

@@ -83,6 +83,19 @@ function slotsOf(
   });
 }
 
+function roundHalfEven(value: number): number {
+  const low = Math.floor(value);
+  const rest = value - low;
+  return rest > 0.5 || (rest === 0.5 && low % 2 !== 0) ? low + 1 : low;
+}
+
+/** A cache's values: in a cache of i8 `[slots, groups, size]`, those that its whole numbers and scales stand for. */
+function cacheValues(cache: ReferenceTensor, scales: ReferenceTensor | undefined): Float64Array {
+  if (scales === undefined) return cache.values;
+  const size = cache.shape[2]!;
+  return cache.values.map((value, index) => value * scales.values[Math.floor(index / size)]!);
+}
+
 /** Fails unless a sequence's context holds its queries and fits its block table. */
 function checkContext(sequence: number, queries: number, context: number, capacity: number): void {
   if (context >= queries && context <= capacity) return;
@@ -153,6 +166,25 @@ export const attentionReferences: {
     });
     return [result];
   },
+  // The scale of a row is its largest magnitude / 127; numbers are rounded to the nearest, halves to even ones.
+  cache_write_quantized: ([cache, scales, values, slots]) => {
+    const [result, newScales] = [cache!.values.slice(), scales!.values.slice()];
+    const [limit, groups, size] = cache!.shape as [number, number, number];
+    slots!.values.forEach((slot, token) => {
+      if (slot === -1) return;
+      const row = checkIndex("cache_write_quantized", "slots", slot, token, limit) * groups;
+      for (let group = 0; group < groups; group++) {
+        const from = (token * groups + group) * size;
+        const numbers = values!.values.subarray(from, from + size);
+        const largest = numbers.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+        newScales[row + group] = largest / 127;
+        numbers.forEach((value, i) => {
+          result[(row + group) * size + i] = largest === 0 ? 0 : roundHalfEven((value * 127) / largest);
+        });
+      }
+    });
+    return [result, newScales];
+  },
   cache_copy: ([cache, sources, destinations], { blockSize }) => {
     const result = cache!.values.slice();
     const blocks = Math.floor(cache!.shape[0]! / blockSize);
@@ -165,7 +197,10 @@ export const attentionReferences: {
     });
     return [result];
   },
-  paged_attention: ([q, k, v, queryOffsets, contextLengths, blockTables], { scale, window, blockSize }) => {
+  paged_attention: (operands, { scale, window, blockSize }) => {
+    const [q, k, v, queryOffsets, contextLengths, blockTables, keyScales, valueScales] = operands;
+    const keys = cacheValues(k!, keyScales);
+    const values = cacheValues(v!, valueScales);
     const { tokens, heads, size, groups, share } = sizesOf(q!, k!);
     checkOffsets("paged_attention", "query_offsets", queryOffsets!.values, tokens);
     const out = new Float64Array(q!.values.length);
@@ -181,10 +216,10 @@ export const attentionReferences: {
           const own = (query * heads + head) * size;
           const at = (index: number): number => (slots[index]! * groups + Math.floor(head / share)) * size;
           for (let i = 0; i < scores.length; i++) {
-            scores[i] = scale * dot(q!.values, own, k!.values, at(i), size);
+            scores[i] = scale * dot(q!.values, own, keys, at(i), size);
           }
           normalise(scores);
-          for (let i = 0; i < scores.length; i++) addScaled(out, own, v!.values, at(i), size, scores[i]!);
+          for (let i = 0; i < scores.length; i++) addScaled(out, own, values, at(i), size, scores[i]!);
         }
       }
     });

@@ -3,6 +3,7 @@ import type { AttentionOp } from "../../ops.ts";
 import type { Fail, ShapeRule } from "../shape.ts";
 import {
   operands,
+  requireDType,
   requireEqual,
   requireFloat,
   requireInteger,
@@ -12,14 +13,10 @@ import {
 } from "./common.ts";
 
 function checkHeads(q: TensorType, k: TensorType, v: TensorType, fail: Fail): void {
-  for (const [type, name] of [
-    [q, "q"],
-    [k, "k"],
-    [v, "v"],
-  ] as const) {
-    requireRank(type, 3, name, fail);
-    requireFloat(type, name, fail);
-  }
+  requireRank(q, 3, "q", fail);
+  requireFloat(q, "q", fail);
+  requireRank(k, 3, "k", fail);
+  requireRank(v, 3, "v", fail);
   requireSame(k.shape, v.shape, "k and v", fail);
   requireEqual(q.shape[2]!, k.shape[2]!, "the head sizes of q and k", fail);
   const [heads, groups] = [q.shape[1], k.shape[1]];
@@ -37,9 +34,32 @@ function checkBlockSize(blockSize: number, fail: Fail): void {
   fail(`the block size must be a positive integer, got ${blockSize}`);
 }
 
+/** Checks the rows that are written into a cache. */
+function checkWritten(cache: TensorType, values: TensorType, slots: TensorType, fail: Fail): void {
+  requireFloat(values, "values", fail);
+  if (cache.shape.length === 0 || values.shape.length === 0) fail("cache and values must have rows");
+  const what = "a slot of the cache and a token's values";
+  requireSame(cache.shape.slice(1), values.shape.slice(1), what, fail);
+  checkVector(slots, "slots", fail);
+  requireEqual(values.shape[0]!, slots.shape[0]!, "the tokens of values and slots", fail);
+}
+
+/** Checks that a cache holds numbers as they are, or i8 with a scale for each token and head. */
+function checkCache(cache: TensorType, scales: TensorType | undefined, name: string, fail: Fail): void {
+  if (scales === undefined) {
+    if (cache.dtype === "i8") fail(`${name} is i8: it needs ${name}_scales`);
+    requireFloat(cache, name, fail);
+  } else {
+    requireDType(cache, "i8", name, fail);
+    requireStatistic(scales, cache.shape.slice(0, 2), `${name}_scales`, fail);
+  }
+}
+
 /** Checks the operands that the op and its gradient share. */
 function checkPacked(q: TensorType, k: TensorType, v: TensorType, offsets: TensorType, fail: Fail): void {
   checkHeads(q, k, v, fail);
+  requireFloat(k, "k", fail);
+  requireFloat(v, "v", fail);
   requireEqual(q.shape[0]!, k.shape[0]!, "the tokens of q and k", fail);
   checkVector(offsets, "offsets", fail);
 }
@@ -66,17 +86,16 @@ export const attentionShapes: {
   cache_write: (inputs, _attributes, fail) => {
     const [cache, values, slots] = operands(inputs, 3, fail);
     requireFloat(cache!, "cache", fail);
-    requireFloat(values!, "values", fail);
-    if (cache!.shape.length === 0 || values!.shape.length === 0) fail("cache and values must have rows");
-    requireSame(
-      cache!.shape.slice(1),
-      values!.shape.slice(1),
-      "a slot of the cache and a token's values",
-      fail,
-    );
-    checkVector(slots!, "slots", fail);
-    requireEqual(values!.shape[0]!, slots!.shape[0]!, "the tokens of values and slots", fail);
+    checkWritten(cache!, values!, slots!, fail);
     return [cache!];
+  },
+  cache_write_quantized: (inputs, _attributes, fail) => {
+    const [cache, scales, values, slots] = operands(inputs, 4, fail);
+    requireRank(cache!, 3, "cache", fail);
+    requireDType(cache!, "i8", "cache", fail);
+    requireStatistic(scales!, cache!.shape.slice(0, 2), "scales", fail);
+    checkWritten(cache!, values!, slots!, fail);
+    return [cache!, scales!];
   },
   cache_copy: (inputs, { blockSize }, fail) => {
     const [cache, sources, destinations] = operands(inputs, 3, fail);
@@ -93,8 +112,12 @@ export const attentionShapes: {
     return [cache!];
   },
   paged_attention: (inputs, { blockSize }, fail) => {
-    const [q, k, v, queryOffsets, contextLengths, blockTables] = operands(inputs, 6, fail);
+    const all = operands(inputs, 6, fail, 8);
+    const [q, k, v, queryOffsets, contextLengths, blockTables, keyScales, valueScales] = all;
+    if (inputs.length === 7) fail("scales of the keys need scales of the values beside them");
     checkHeads(q!, k!, v!, fail);
+    checkCache(k!, keyScales, "k", fail);
+    checkCache(v!, valueScales, "v", fail);
     checkVector(queryOffsets!, "query_offsets", fail);
     checkVector(contextLengths!, "context_lengths", fail);
     requireInteger(blockTables!, "block_tables", fail);

@@ -10,6 +10,7 @@ const type = (dtype: DType, ...shape: Shape): TensorType => ({ dtype, shape });
 const f32 = (...shape: Shape): TensorType => type("f32", ...shape);
 const bf16 = (...shape: Shape): TensorType => type("bf16", ...shape);
 const i32 = (...shape: Shape): TensorType => type("i32", ...shape);
+const i8 = (...shape: Shape): TensorType => type("i8", ...shape);
 const u8 = (...shape: Shape): TensorType => type("u8", ...shape);
 const tokens = symbolic("tokens", 64);
 
@@ -241,6 +242,35 @@ const cases = [
     ],
   }),
   operation({
+    op: "cache_write_quantized",
+    attributes: {},
+    fits: [i8(128, 2, 8), f32(128, 2), bf16(tokens, 2, 8), i32(tokens)],
+    wrong: [
+      [0, bf16(128, 2, 8), "cache must be i8, got bf16"],
+      [0, i8(128, 16), "cache must have 3 dimensions, got [128, 16]"],
+      [1, f32(128, 8), "scales must be [128, 2], got [128, 8]"],
+      [1, bf16(128, 2), "scales must be f32, got bf16"],
+      [2, i8(tokens, 2, 8), "values must be of a float dtype, got i8"],
+      [
+        2,
+        f32(tokens, 4, 4),
+        "a slot of the cache and a token's values must have the same shape: [2, 8] and [4, 4]",
+      ],
+      [3, i32(64), "the tokens of values and slots differ: [tokens<=64] and [64]"],
+    ],
+  }),
+  operation({
+    op: "paged_attention",
+    attributes: { scale: 1, window: 0, blockSize: 16 },
+    fits: [q, i8(128, 2, 8), i8(128, 2, 8), i32(4), i32(3), i32(3, 8), f32(128, 2), f32(128, 2)],
+    wrong: [
+      [1, f32(128, 2, 8), "k must be i8, got f32"],
+      [2, bf16(128, 2, 8), "v must be i8, got bf16"],
+      [6, f32(128), "k_scales must be [128, 2], got [128]"],
+      [7, bf16(128, 2), "v_scales must be f32, got bf16"],
+    ],
+  }),
+  operation({
     op: "cache_copy",
     attributes: { blockSize: 16 },
     fits: [bf16(128, 2, 8), i32(tokens), i32(tokens)],
@@ -295,6 +325,8 @@ const cases = [
       [4, i32(3, 1), "context_lengths must have 1 dimensions, got [3, 1]"],
       [5, i32(24), "block_tables must have 2 dimensions, got [24]"],
       [5, f32(3, 8), "block_tables must be i32, got f32"],
+      [1, i8(128, 2, 8), "k is i8: it needs k_scales"],
+      [2, i32(128, 2, 8), "v must be of a float dtype, got i32"],
     ],
   }),
   update("adamw", 2, 8),
@@ -365,6 +397,13 @@ describe("attributes", () => {
     expect(messageOf("pad_into", [f32(tokens)], { starts: [1], shape: [65] })).toBe("nothing is wrong");
     expect(messageOf("pad_into", [f32(tokens)], { starts: [2], shape: [65] })).toMatch(
       /2 \+ 64 is past the end/,
+    );
+  });
+
+  test("scales of the keys alone", () => {
+    const inputs = [q, i8(128, 2, 8), i8(128, 2, 8), i32(4), i32(3), i32(3, 8), f32(128, 2)];
+    expect(messageOf("paged_attention", inputs, { scale: 1, window: 0, blockSize: 16 })).toMatch(
+      /^paged_attention: scales of the keys need scales of the values beside them\n/,
     );
   });
 
