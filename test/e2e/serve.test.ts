@@ -91,7 +91,8 @@ test("SIGTERM under load: what runs is finished or cut, new requests are refused
 test("Ctrl-C twice does not wait", async () => {
   const { url, child, done, seen } = await start([], { SLIPSTREAM_SERVE_STEP_DELAY: "1000" });
   const answer = ask(url, { prompt: "The heron", max_tokens: 40, ignore_eos: true }).catch(() => undefined);
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  const metrics = async (): Promise<string> => (await fetch(`${url}/metrics`)).text();
+  while (!/^vllm:num_requests_running\{.*\} 1$/m.test(await metrics()));
   child.kill("SIGINT");
   await seen(/"draining"/);
   child.kill("SIGINT");

@@ -225,7 +225,7 @@ test.each<[string, string, Record<string, unknown>, string, string]>([
     "unsupported_parameter",
   ],
 ])("%s", async (_, path, fields, param, code) => {
-  const server = await startServer();
+  const server = await startServer({ chatTemplate: "{{ messages[0].content }}" });
   const valid = path === chat ? { messages } : { prompt: "a" };
   const error = await refusal(server, await server.post(path, { ...valid, ...fields }), 400);
   expect(error).toMatchObject({ param, code });

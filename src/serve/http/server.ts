@@ -228,10 +228,9 @@ export class ApiServer {
   /** Sees to it that a client cannot hold the connection: neither by not reading, nor by sending on and on. */
   #release({ request, response }: Exchange): void {
     const { stall, linger } = this.#timeouts;
-    if (!response.writableFinished && !response.destroyed) {
-      const cut = setTimeout(() => response.destroy(), stall);
-      response.on("close", () => clearTimeout(cut));
-    }
+    // Counts from the last byte that the client took: a long answer may take as long as it needs.
+    if (!response.writableFinished && !response.destroyed)
+      response.setTimeout(stall, () => response.destroy());
     if (request.complete || request.destroyed) return;
     // What is left of a refused body is thrown away, so that the client comes to read the refusal.
     request.resume();
