@@ -17,7 +17,9 @@ type TemplateInterpreter = new (
 const LibraryInterpreter: TemplateInterpreter = Interpreter;
 
 /** Evaluations of an expression or statement in one rendering, and characters of what it makes. */
-const mostEvaluations = 2_000_000;
+const mostEvaluations = 1_000_000;
+/** Evaluations within each other: fewer than the stack holds, which the library would take for a missing variable. */
+const deepestEvaluation = 600;
 const mostCharacters = 8 << 20;
 const mostNumbers = 100_000;
 
@@ -30,6 +32,7 @@ class TemplateBlowup extends Error {}
 /** Evaluates as the library does, and stops where a template runs away. */
 class BoundedInterpreter extends LibraryInterpreter {
   #evaluations = 0;
+  #depth = 0;
   #characters = 0;
 
   override evaluate(
@@ -37,7 +40,13 @@ class BoundedInterpreter extends LibraryInterpreter {
     environment: unknown,
   ): { readonly value: unknown } {
     if (++this.#evaluations > mostEvaluations) throw new TemplateBlowup("it takes too many steps");
-    const result = super.evaluate(statement, environment);
+    if (++this.#depth > deepestEvaluation) throw new TemplateBlowup("it goes too deep");
+    let result: { readonly value: unknown };
+    try {
+      result = super.evaluate(statement, environment);
+    } finally {
+      this.#depth--;
+    }
     // Texts that are joined or repeated grow by what is evaluated here.
     if (typeof result.value === "string" && statement?.type !== "Identifier") {
       this.#characters += result.value.length;

@@ -170,8 +170,9 @@ class MarkedCallParser implements ToolCallParser {
     return false;
   }
 
-  #enterMark(at: number): void {
-    this.#held = this.#open;
+  /** @param blanks white space before the mark that is to come back should no call come of it */
+  #enterMark(at: number, blanks = ""): void {
+    this.#held = blanks + this.#open;
     this.#rest = this.#rest.slice(at + this.#open.length);
     this.#inList = false;
     this.#mode = "before call";
@@ -182,7 +183,7 @@ class MarkedCallParser implements ToolCallParser {
     if (this.#rest === "") return false;
     if (this.#format === "llama3_json" && this.#held.trim() === "") {
       if (this.#rest.startsWith(this.#open)) {
-        this.#enterMark(0);
+        this.#enterMark(0, this.#held);
         return true;
       }
       if (this.#open.startsWith(this.#rest)) return false;
