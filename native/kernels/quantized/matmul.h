@@ -9,6 +9,10 @@
 #include "core/kernel.h"
 #include "kernels/matmul/epilogue.h"
 #include "kernels/quantized/tile.h"
+#if defined(__AMX_TILE__) || defined(SLIPSTREAM_AMX_EMULATED)
+#define SLIPSTREAM_BYTE_TILES
+#include "kernels/quantized/amx_tile.h"
+#endif
 
 namespace slipstream {
 namespace {
@@ -72,6 +76,21 @@ SLIPSTREAM_INLINE QuantizedProduct read_quantized_product(const KernelCall& call
   return product;
 }
 
+// Scratch of a thread: float sums of `rows` rows, and the bytes of a block of groups as tiles take them.
+SLIPSTREAM_INLINE int64_t row_scratch(int64_t rows) {
+  return rows * kColumns * static_cast<int64_t>(sizeof(float));
+}
+SLIPSTREAM_INLINE int64_t byte_scratch(const QuantizedProduct& product) {
+#if defined(SLIPSTREAM_BYTE_TILES)
+  // Twice a block of nibbles, and a group at the least.
+  const PanelLayout layout(product.weights[0].format, product.inner);
+  return layout.format.whole() ? 0 : 2 * kBlockBytes + layout.group * kColumns;
+#else
+  static_cast<void>(product);
+  return 0;
+#endif
+}
+
 template <int kBits, bool kMinimum>
 void multiply_grouped_panel(const QuantizedProduct& product, const WeightColumns& weight, int64_t panel,
                             int64_t row_begin, int64_t row_end, float* sums) {
@@ -94,7 +113,22 @@ void multiply_grouped_panel(const QuantizedProduct& product, const WeightColumns
                            group == 0,
                            group + count >= layout.groups};
     int tile_rows = 0;
-    for (int64_t row = 0; row < rows; row += tile_rows) {
+    int64_t row = 0;
+#if defined(SLIPSTREAM_BYTE_TILES)
+    if (rows >= kTileRows) {
+      uint8_t* bytes = reinterpret_cast<uint8_t*>(sums + row_scratch(rows) / 4);
+      widen_block<kBits, kMinimum>(block, bytes);
+      for (; row + kTileRows <= rows; row += kTileRows) {
+        float* out = sums + row * kColumns;
+        amx_grouped_tile<kMinimum>(product.rows.from(row_begin + row, group, layout.group), block, bytes,
+                                   out);
+        if (block.last) {
+          finish_tile(weight.epilogue, out, kColumns, row_begin + row, kTileRows, panel * kColumns, columns);
+        }
+      }
+    }
+#endif
+    for (; row < rows; row += tile_rows) {
       tile_rows = next_tile_rows(rows - row);
       const GroupedTile tile = choose_tile<kBits, kMinimum>(tile_rows, layout.group);
       float* out = sums + row * kColumns;
@@ -116,13 +150,26 @@ inline void multiply_whole_panel(const QuantizedProduct& product, const WeightCo
   const int columns = static_cast<int>(
       weight.columns - panel * kColumns < kColumns ? weight.columns - panel * kColumns : kColumns);
   const int64_t rows = row_end - row_begin;
-  const int64_t step = rows > kMostRows ? kBlockBytes / kColumns : (layout.group > 0 ? layout.group : 1);
+  const int64_t step =
+      rows > kMostRows ? kBlockBytes / kColumns / 64 * 64 : (layout.group > 0 ? layout.group : 1);
   int64_t k = 0;
   do {
     const int64_t length = layout.group - k < step ? layout.group - k : step;
     const PanelBlock block{weights + k * kColumns, 1, length, 0, 0, k == 0, k + length >= layout.group};
     int tile_rows = 0;
-    for (int64_t row = 0; row < rows; row += tile_rows) {
+    int64_t row = 0;
+#if defined(SLIPSTREAM_BYTE_TILES)
+    for (; row + kTileRows <= rows; row += kTileRows) {
+      float* out = sums + row * kColumns;
+      QuantizedRows from = product.rows.from(row_begin + row, 0, 0);
+      from.values += k;
+      amx_whole_tile(from, block, scales, out);
+      if (block.last) {
+        finish_tile(weight.epilogue, out, kColumns, row_begin + row, kTileRows, panel * kColumns, columns);
+      }
+    }
+#endif
+    for (; row < rows; row += tile_rows) {
       tile_rows = next_tile_rows(rows - row);
       const WholeTile tile = choose_whole_tile(tile_rows);
       float* out = sums + row * kColumns;
@@ -170,14 +217,21 @@ void matmul_quantized(const KernelCall& call) {
   while (product.panels * row_blocks < 2 * threads.size() && product.row_count / row_blocks >= 48)
     row_blocks *= 2;
   const int64_t row_step = (product.row_count + row_blocks - 1) / row_blocks;
-  const size_t scratch_bytes = static_cast<size_t>(row_step) * kColumns * sizeof(float);
+  const size_t scratch_bytes = static_cast<size_t>(row_scratch(row_step) + byte_scratch(product));
   const auto multiply = [&](int64_t row_begin, int64_t panel_begin, int64_t panel_end, int thread) {
     float* sums = static_cast<float*>(threads.scratch(thread, scratch_bytes));
     const int64_t row_end =
         row_begin + row_step < product.row_count ? row_begin + row_step : product.row_count;
+#if defined(SLIPSTREAM_BYTE_TILES)
+    const int64_t group = product.weights[0].format.group;
+    if (row_end - row_begin >= kTileRows) configure_byte_tiles(tile_step(group));
+#endif
     for (int64_t panel = panel_begin; panel < panel_end; panel++) {
       multiply_panel(product, panel, row_begin, row_end, sums);
     }
+#if defined(SLIPSTREAM_BYTE_TILES)
+    if (row_end - row_begin >= kTileRows) tile_release();
+#endif
   };
   const int64_t work = product.row_count * product.panels * kColumns * product.inner;
   if (work < kWorthQuantizedThreads) {
