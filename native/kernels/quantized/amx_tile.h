@@ -69,6 +69,7 @@ SLIPSTREAM_INLINE void amx_grouped_half(const QuantizedRows& rows, const PanelBl
   for (int64_t g = 0; g < block.count; g++) {
     const int8_t* values = rows.values + g * block.group;
     const uint8_t* bytes = weights + g * block.group * kColumns + half * 64;
+    if (half == 0) prefetch_ahead(block, g);
     tile_zero<0>();
     for (int64_t k = 0; k < block.group; k += step) {
       tile_load<4>(values + k, rows.value_stride);
