@@ -18,8 +18,8 @@ export interface Outcome {
 export interface Running {
   readonly child: ChildProcess;
   readonly done: Promise<Outcome>;
-  /** Resolves when standard output and standard error together match. Rejects where the command ends before. */
-  seen(pattern: RegExp): Promise<void>;
+  /** The match, once standard output and standard error together match. Rejects where the command ends before. */
+  seen(pattern: RegExp): Promise<RegExpExecArray>;
 }
 
 /** What a line of `metrics.jsonl` holds. */
@@ -137,12 +137,13 @@ export class Workplace {
       child.on("error", failed);
       child.on("close", (status) => ended({ status, output, errors }));
     });
-    const seen = (pattern: RegExp): Promise<void> =>
+    const seen = (pattern: RegExp): Promise<RegExpExecArray> =>
       new Promise((found, failed) => {
         const watcher = (): void => {
-          if (!pattern.test(output + errors)) return;
+          const match = pattern.exec(output + errors);
+          if (match === null) return;
           watchers.delete(watcher);
-          found();
+          found(match);
         };
         watchers.add(watcher);
         watcher();
