@@ -2,6 +2,7 @@
 #include <node_api.h>
 
 #include "binding/pools.h"
+#include "binding/populate.h"
 #include "binding/runs.h"
 #include "binding/values.h"
 #include "core/isa.h"
@@ -102,6 +103,7 @@ NAPI_MODULE_INIT() {
     add_function(env, exports, "runProgram", run_program);
     add_function(env, exports, "releaseProgram", release_program);
     add_function(env, exports, "allocate", allocate);
+    add_function(env, exports, "populate", populate);
     return exports;
   });
 }

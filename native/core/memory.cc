@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cstdint>
 #include <new>
 #include <utility>
 
@@ -15,8 +16,18 @@ Memory::Memory(size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
   const size_t page = bytes >= kHugePage ? kHugePage : 4096;
   mapped_ = (bytes + page - 1) / page * page;
-  void* mapping = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  // Huge pages begin at multiples of their size: a page more is mapped, and its ends are given back.
+  const size_t spare = page == kHugePage ? kHugePage : 0;
+  void* mapping =
+      mmap(nullptr, mapped_ + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) throw std::bad_alloc();
+  if (spare > 0) {
+    char* start = static_cast<char*>(mapping);
+    const size_t before = (kHugePage - reinterpret_cast<uintptr_t>(start) % kHugePage) % kHugePage;
+    if (before > 0) munmap(start, before);
+    if (spare > before) munmap(start + before + mapped_, spare - before);
+    mapping = start + before;
+  }
 #if defined(MADV_HUGEPAGE)
   if (bytes >= kHugePage) madvise(mapping, mapped_, MADV_HUGEPAGE);
 #endif

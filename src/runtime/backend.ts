@@ -13,6 +13,11 @@ export interface Backend {
   readonly name: "native" | "reference" | "null";
   /** Memory for a leaf or a result: zeroed, aligned as the backend's kernels like it. */
   allocate(dtype: DType, elements: number): TensorData;
+  /**
+   * Asks the machine now for memory that it hands out when it is first written, off the event loop; contents stay
+   * as they are. Absent where there is nothing to ask for.
+   */
+  readonly populate?: (data: TensorData) => Promise<void>;
   /** Measures the arithmetic that the machine can do at best in a dtype, FLOP/s; absent where it means nothing. */
   readonly measurePeak?: (dtype: DType) => Promise<number>;
   /** Prepares a graph to run. Throws what a person can act on where an op is not supported. */

@@ -69,6 +69,8 @@ export interface Addon {
   releaseProgram(program: NativeProgram): void;
   /** Zeroed memory aligned to pages, outside of JavaScript's heap. */
   allocate(bytes: number): ArrayBuffer;
+  /** Puts memory behind every page of a view, on a thread of its own; contents stay as they are. */
+  populate(view: ArrayBufferView): Promise<void>;
 }
 
 let loaded: Addon | undefined;

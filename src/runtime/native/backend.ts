@@ -53,6 +53,7 @@ export function createNativeBackend(options: NativeOptions = {}): NativeBackend 
     threads,
     isa,
     allocate: (dtype: DType, elements: number): TensorData => allocate(addon, dtype, elements),
+    populate: async (data: TensorData): Promise<void> => await addon.populate(data),
     measurePeak: async (dtype: DType): Promise<number> => measurePeak(addon, dtype, threads, isa),
     compile: (graph: Graph, compileOptions: CompileOptions = {}): Executable => {
       const compiled = compileProgram(graph, compileOptions);

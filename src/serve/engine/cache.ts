@@ -31,6 +31,7 @@ export class PagedCache {
   readonly #slots: number;
   readonly #states: readonly LayerStates[];
   #copies: CopyProgram | undefined;
+  #disposed = false;
 
   constructor(backend: Backend, facts: ModelFacts, limits: EngineLimits) {
     this.#backend = backend;
@@ -51,12 +52,6 @@ export class PagedCache {
       values: half(`cache.${layer}.values`),
     }));
     this.bindings = bindings;
-    // The machine hands out memory when it is first written: a small cache is taken at once, so that the process
-    // does not grow while it serves; for a large one that would take seconds.
-    const memory = Object.values(bindings);
-    if (memory.reduce((total, { byteLength }) => total + byteLength, 0) <= takenAtOnce) {
-      for (const data of memory) data.fill(0);
-    }
     this.bindings = bindings;
   }
 
@@ -93,8 +88,25 @@ export class PagedCache {
     }
   }
 
+  /**
+   * Takes all memory of the cache from the machine, piece by piece while others run, so that neither steps wait for
+   * it nor the process grows while it serves. Resolves early when the cache is disposed.
+   */
+  async populate(): Promise<void> {
+    const { populate } = this.#backend;
+    if (populate === undefined) return;
+    for (const data of Object.values(this.bindings)) {
+      const elements = populatedBytes / data.BYTES_PER_ELEMENT;
+      for (let first = 0; first < data.length; first += elements) {
+        if (this.#disposed) return;
+        await populate(data.subarray(first, first + elements));
+      }
+    }
+  }
+
   /** Frees native memory. */
   dispose(): void {
+    this.#disposed = true;
     this.#copies?.executable.dispose();
   }
 
@@ -122,8 +134,8 @@ export class PagedCache {
   }
 }
 
-/** Bytes. */
-const takenAtOnce = 64 * 2 ** 20;
+/** Taken from the machine at a time: a thread is busy with it for some milliseconds. */
+const populatedBytes = 32 * 2 ** 20;
 
 interface CopyProgram {
   readonly executable: Executable;

@@ -52,6 +52,8 @@ export class Engine implements ServingEngine {
     const engine = new Engine(options);
     try {
       await engine.#program.warmUp();
+      // While it serves already; a system that refuses hands memory out later.
+      engine.#cache.populate().catch(() => {});
     } catch (error) {
       await engine.dispose();
       throw error;
