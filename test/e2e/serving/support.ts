@@ -1,5 +1,5 @@
 import { type Config, type Outcome, type Running, Workplace } from "../support.ts";
-import { type Family, parseMetrics, metricOf } from "./prometheus.ts";
+import { type Family, metricOf, parseMetrics } from "./prometheus.ts";
 
 const animals = ["whale", "otter", "heron", "lynx", "mole"];
 const verbs = ["swims past", "looks at", "follows", "hears"];
@@ -101,7 +101,7 @@ export class LiveServer {
       method: "POST",
       headers: { "content-type": "application/json", ...headers },
       body:
-        typeof body === "string" || body instanceof Uint8Array ? (body as BodyInit) : JSON.stringify(body),
+        typeof body === "string" || body instanceof Uint8Array ? (body) : JSON.stringify(body),
       ...rest,
     });
   }
@@ -172,7 +172,8 @@ export interface StartOptions {
 
 /** A folder with a trained model, `out/model`, and the servers that were started on it. */
 export class ServingPlace extends Workplace {
-  readonly model = "out/model";
+  /** Where the trained model is. */
+  readonly trained = "out/model";
   readonly #servers: LiveServer[] = [];
 
   /** Trains the model, which takes a second. */
@@ -180,13 +181,13 @@ export class ServingPlace extends Workplace {
     const place = new ServingPlace();
     place.write("text.txt", text);
     await place.train([place.config(config)]);
-    place.write(`${place.model}/chat_template.jinja`, chatTemplate);
+    place.write(`${place.trained}/chat_template.jinja`, chatTemplate);
     return place;
   }
 
   /** Starts a server and waits until it is ready. @throws Error with what it wrote, where it ends before */
   async serve(parameters: readonly string[] = [], options: StartOptions = {}): Promise<LiveServer> {
-    const { model = this.model, environment = {} } = options;
+    const { model = this.trained, environment = {} } = options;
     const command = ["serve", model, "--port", "0", ...parameters];
     const running = this.start(command, { SLIPSTREAM_API_KEY: "", ...environment });
     const [, url] = await running.seen(/^serving \S+ at (http:\/\/127\.0\.0\.1:\d+)$/m);
@@ -201,7 +202,7 @@ export class ServingPlace extends Workplace {
     maxTokens: number,
   ): Promise<{ readonly ids: number[]; readonly text: string }> {
     const { status, output, errors } = await this.run([
-      ...["generate", this.model, "--prompt", prompt, "--max-tokens", String(maxTokens)],
+      ...["generate", this.trained, "--prompt", prompt, "--max-tokens", String(maxTokens)],
       ...["--temperature", "0", "--json"],
     ]);
     if (status !== 0) throw new Error(errors);
