@@ -100,8 +100,7 @@ export class LiveServer {
     return fetch(this.url + path, {
       method: "POST",
       headers: { "content-type": "application/json", ...headers },
-      body:
-        typeof body === "string" || body instanceof Uint8Array ? (body) : JSON.stringify(body),
+      body: typeof body === "string" || body instanceof Uint8Array ? body : JSON.stringify(body),
       ...rest,
     });
   }
