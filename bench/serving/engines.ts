@@ -1,5 +1,6 @@
 /** Our engine in this process, as the benchmarks use it. */
 import type { SuiteContext } from "../../src/cli/bench/suite.ts";
+import type { LoadOptions } from "../../src/models/index.ts";
 import { Engine } from "../../src/serve/engine/engine.ts";
 import type { EngineSettings } from "../../src/serve/engine/options.ts";
 import type { GenerateRequest, ServingEngine, StepReport } from "../../src/serve/engine/types.ts";
@@ -24,11 +25,14 @@ export interface MeasuredEngine {
 export async function openEngine(
   { backend }: SuiteContext,
   file: string,
-  settings: EngineSettings & { readonly precision?: "f32" | "bf16" } = {},
+  settings: EngineSettings & LoadOptions = {},
 ): Promise<MeasuredEngine> {
-  const { precision = "bf16", ...rest } = settings;
+  const { precision = "bf16", quantization, ...rest } = settings;
   const started = performance.now();
-  const parts = await loadForServing(backend, file, { precision });
+  const parts = await loadForServing(backend, file, {
+    precision,
+    ...(quantization === undefined ? {} : { quantization }),
+  });
   const engine = await Engine.create({ ...parts, seed: 1, ...rest });
   const loadSeconds = (performance.now() - started) / 1000;
   let record: TimedStep[] | undefined;

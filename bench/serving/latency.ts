@@ -1,6 +1,8 @@
 /** What one request does to others: a long prompt among streams, and a prefix that many share. */
+import { setTimeout as pause } from "node:timers/promises";
 import { bar, figure, spreadOf } from "../../src/cli/bench/measurement.ts";
 import type { SuiteContext } from "../../src/cli/bench/suite.ts";
+import { mixedLengths } from "../load/drive.ts";
 import { percentiles } from "../load/summary.ts";
 import { type MeasuredEngine, someTokens, write } from "./engines.ts";
 
@@ -20,7 +22,7 @@ export async function measureLongPrompt(context: SuiteContext, measured: Measure
     engine.observe({
       step: () => {
         steps++;
-        if (steps === answer / 5) resolve();
+        if (steps === Math.floor(answer / 5)) resolve();
       },
     });
   });
@@ -75,5 +77,57 @@ export async function measureSharedPrefix(context: SuiteContext, measured: Measu
     ],
     bars: [bar(`${title}: prompt work against one request's`, "ratio", "at most", 1.1, shared / alone)],
     notes: ["each request has 4 tokens of its own after the prefix; they count"],
+  });
+}
+
+/** Requests of many lengths, a few at a time, under both scheduling policies: the same tokens, other gaps. */
+export async function comparePolicies(
+  context: SuiteContext,
+  open: (policy: "splitfuse" | "prefill-first") => Promise<MeasuredEngine>,
+): Promise<void> {
+  const requests = 24;
+  const lengths = mixedLengths.slice(0, requests);
+  const outcomes = new Map<string, { tokens: number[][]; gaps: number[]; seconds: number }>();
+  for (const policy of ["splitfuse", "prefill-first"] as const) {
+    const measured = await open(policy);
+    try {
+      const started = performance.now();
+      const answers = await Promise.all(
+        lengths.map(async ({ prompt, output }, index) => {
+          // A tenth of a second apart, so that prompts arrive while others are answered.
+          await pause(index * 100);
+          return await write(
+            measured.engine,
+            someTokens(7000 + index, prompt).map((id) => id % 4000),
+            output,
+          );
+        }),
+      );
+      outcomes.set(policy, {
+        tokens: answers.map(({ tokens }) => tokens),
+        gaps: answers.flatMap(({ times }) => times.slice(1).map((time, at) => time - times[at]!)),
+        seconds: (performance.now() - started) / 1000,
+      });
+    } finally {
+      await measured.close();
+    }
+  }
+  const [fused, first] = [outcomes.get("splitfuse")!, outcomes.get("prefill-first")!];
+  const odd = fused.tokens.findIndex((tokens, index) => tokens.join() !== first.tokens[index]!.join());
+  if (odd >= 0) throw new Error(`request ${odd} has another answer under prefill-first than under SplitFuse`);
+  const written = fused.tokens.flat().length;
+  context.report({
+    name: `${requests} requests of mixed lengths: SplitFuse and prefill-first`,
+    figures: [...outcomes].flatMap(([policy, { gaps, seconds }]) => [
+      figure(`${policy}: answer tokens`, "tokens/s", written / seconds),
+      figure(`${policy}: gap between tokens, p50`, "seconds", percentiles(gaps)!.p50),
+      figure(`${policy}: gap between tokens, p95`, "seconds", percentiles(gaps)!.p95),
+      figure(`${policy}: gap between tokens, p99`, "seconds", percentiles(gaps)!.p99),
+    ]),
+    bars: [],
+    notes: [
+      `p95 gap of prefill-first against SplitFuse: ${(percentiles(first.gaps)!.p95 / percentiles(fused.gaps)!.p95).toFixed(2)}x`,
+      "every answer is the same, token for token, under both",
+    ],
   });
 }

@@ -17,7 +17,7 @@ const clients = fileURLToPath(new URL("../children/stream_clients.ts", import.me
 export async function measureOverhead(context: SuiteContext, measured: MeasuredEngine): Promise<void> {
   const streams = 32;
   const answer = 160;
-  const server = await serve(measured.engine, { host: "127.0.0.1", port: 0 });
+  const server = await serve(measured.engine, { host: "127.0.0.1", port: 0, logLevel: "none" });
   let begun: { time: number; loop: EventLoopUtilization } | undefined;
   let ended: { time: number; loop: EventLoopUtilization } | undefined;
   let steps = 0;

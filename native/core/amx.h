@@ -135,6 +135,12 @@ inline void tile_dot_u8_i8() {
   emulate_tile_dot_bytes<kSum, kLeft, kRight, uint8_t, int8_t>();
 }
 
+// TDPBSUD: signed by unsigned bytes.
+template <int kSum, int kLeft, int kRight>
+inline void tile_dot_i8_u8() {
+  emulate_tile_dot_bytes<kSum, kLeft, kRight, int8_t, uint8_t>();
+}
+
 #else
 
 constexpr Isa kTileIsa = Isa::amx;
@@ -173,6 +179,11 @@ SLIPSTREAM_INLINE void tile_dot_i8_i8() {
 template <int kSum, int kLeft, int kRight>
 SLIPSTREAM_INLINE void tile_dot_u8_i8() {
   __asm__ volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kLeft), "i"(kRight));
+}
+// The same, signed (left) by unsigned bytes.
+template <int kSum, int kLeft, int kRight>
+SLIPSTREAM_INLINE void tile_dot_i8_u8() {
+  __asm__ volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kLeft), "i"(kRight));
 }
 
 #endif

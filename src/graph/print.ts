@@ -1,4 +1,5 @@
 import { decode } from "../base/dtype.ts";
+import { formatName, type QuantizedFormat } from "../base/quantized_format.ts";
 import { formatShape } from "../base/shape.ts";
 import { formatExpression } from "./expression.ts";
 import type { AnyNode, Graph, Node, Value } from "./graph.ts";
@@ -65,6 +66,11 @@ function formatAttribute(node: AnyNode, key: string, value: unknown): string {
     const shown = [...decode(dtype, data.subarray(0, constantsShown))].join(", ");
     return data.length > constantsShown ? `[${shown}, … ${data.length} values]` : `[${shown}]`;
   }
+  if (node.op === "matmul_quantized" && key === "weights") {
+    const weights = node.attributes.weights.map(({ format, columns }) => `${columns} ${formatName(format)}`);
+    return `[${weights.join(", ")}]`;
+  }
+  if (key === "format") return formatName(value as QuantizedFormat);
   if (Array.isArray(value)) return formatShape(value);
   return key === "name" ? JSON.stringify(value) : String(value);
 }

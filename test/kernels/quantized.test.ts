@@ -95,7 +95,7 @@ describe.each(formats)("$bits bits, group $group, minimum $minimum", (format) =>
   test("products of integers are exact", () => {
     const [inner, columns] = [172, 45];
     const panels = randomPanels(format, columns, inner, () => 1);
-    for (const rows of [1, 2, 3, 4, 5, 6, 7, 8, 11, 13]) {
+    for (const rows of [1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 16, 35]) {
       const { values, scales, sums, padded } = randomRows(format, rows, inner, () => 1);
       const expected = new Float64Array(rows * columns);
       for (let column = 0; column < columns; column++) {
@@ -116,7 +116,7 @@ describe.each(formats)("$bits bits, group $group, minimum $minimum", (format) =>
   });
 
   test("an element has the same bits in any batch, on any number of threads and every instruction set", () => {
-    const [rows, inner, columns] = [29, 700, 70];
+    const [rows, inner, columns] = [37, 700, 70];
     const source = new PhiloxStream(7);
     const panels = randomPanels(format, columns, inner, () => 0.01 * source.nextNormal());
     const scaleOf = () => Math.exp(source.nextNormal());
@@ -146,6 +146,7 @@ describe.each(formats)("$bits bits, group $group, minimum $minimum", (format) =>
         [10, 6],
         [7, 8],
         [1, 13],
+        [5, 16],
       ] as const) {
         const wanted = expected.slice(first * rowBytes, (first + count) * rowBytes);
         expect(run(isa, first, count, 2), `${name} on ${isa}, rows ${first}, ${count}`).toEqual(wanted);
@@ -323,7 +324,8 @@ describe.each(runnableIsas())("measure_byte_peak on %s", (isa) => {
     for (const threads of [1, 3]) {
       const operations = zeros("f32", [1]);
       runKernel("measure_byte_peak", isa, [], [operations], [50], threads);
-      expect(valuesOf(operations)[0]).toBe(2 * 4 * 12 * (lanes[isa] ?? 16) * 50 * threads);
+      const products = isa.startsWith("amx") ? 4 * 16 * 16 * 64 : 4 * 12 * (lanes[isa] ?? 16);
+      expect(valuesOf(operations)[0]).toBe(2 * products * 50 * threads);
     }
   });
 });

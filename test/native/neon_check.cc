@@ -97,6 +97,58 @@ void check_measures(Checker& check) {
   }
 }
 
+int64_t packed_bytes(const std::vector<double>& format, int64_t rows, int64_t columns) {
+  const int64_t bits = static_cast<int64_t>(format[0]), group = static_cast<int64_t>(format[1]);
+  const int64_t step = group == 0 ? 64 : group, padded = (columns + step - 1) / step * step;
+  const int64_t header = group == 0 ? 128 : 64 * (format[2] != 0 ? 2 : 1);
+  return (rows + 31) / 32 * (padded * 4 * bits + (group == 0 ? 1 : padded / group) * header);
+}
+
+void check_quantized(Checker& check) {
+  const int64_t columns = 45, depth = 172;
+  const std::vector<double> formats[] = {{8, 0, 0},  {8, 16, 0}, {8, 32, 0}, {8, 32, 1},
+                                         {4, 32, 0}, {4, 32, 1}, {4, 128, 1}};
+  for (const auto& format : formats) {
+    const int64_t group = static_cast<int64_t>(format[1]), step = group == 0 ? 64 : group;
+    const int64_t padded = (depth + step - 1) / step * step, groups = group == 0 ? 1 : padded / group;
+    for (const DType dtype : kFloats) {
+      const std::string label = label_of(dtype, {static_cast<int64_t>(format[0]), group});
+      const Operand packed =
+          check.compare("quantize_matrix", label, {uniform(dtype, {columns, depth})},
+                        {zeros(DType::u8, {packed_bytes(format, columns, depth)})}, format, kExact)[0];
+      std::vector<double> matrix = format;
+      matrix.push_back(depth);
+      check.compare("dequantize_matrix", label, {packed}, {zeros(dtype, {columns, depth})}, matrix, kExact);
+      check.compare("embedding_quantized", label, {packed, integers({5}, 0, static_cast<int>(columns))},
+                    {zeros(dtype, {5, depth})}, matrix, kExact);
+      for (const int64_t rows : {1, 2, 3, 4, 7}) {
+        const auto bytes = check.compare("quantize_rows", label, {uniform(dtype, {rows, depth})},
+                                         {zeros(DType::i8, {rows, padded}), zeros(DType::f32, {rows, groups}),
+                                          zeros(DType::i32, {rows, groups})},
+                                         {format[1]}, kExact);
+        check.compare("matmul_quantized", label,
+                      {bytes[0], bytes[1], bytes[2], packed, uniform(dtype, {columns})},
+                      {zeros(DType::f32, {rows, columns})},
+                      {double(depth), format[1], 0, 1, 1, 0, format[0], format[2], double(columns)}, kExact);
+      }
+    }
+  }
+  const int64_t block_bytes[] = {34, 18, 144, 176, 210}, elements[] = {32, 32, 256, 256, 256};
+  for (int type = 0; type < 5; type++) {
+    const int64_t inner = 2 * elements[type], bytes = columns * 2 * block_bytes[type];
+    const std::vector<double> format = {type == 1 || type == 2 ? 4.0 : 8.0, type == 4 ? 16.0 : 32.0,
+                                        type == 2 || type == 3 ? 1.0 : 0.0};
+    check.compare("repack_blocks", label_of(DType::u8, {type}), {uniform(DType::u8, {bytes}, 0, 100)},
+                  {zeros(DType::u8, {packed_bytes(format, columns, inner)})},
+                  {double(type), double(columns), double(inner)}, kExact);
+  }
+  const Operand operations = zeros(DType::f32, {1});
+  const auto counted = check.run("measure_byte_peak", Isa::neon, {}, {operations}, {10}, check.threads());
+  // 12 chains of 4 lanes of 4 bytes, two operations each, ten times.
+  check.expect("measure_byte_peak", "operations", counted[0].at(0),
+               12 * 16 * 2 * 10 * check.threads().size());
+}
+
 void check_attention(Checker& check) {
   const Operand offsets = values_of(DType::i32, {5}, {0, 1, 1, 70, 203});
   const int64_t tokens = 203, heads = 4, groups = 2;
@@ -387,6 +439,7 @@ int main() {
   slipstream::Checker check;
   slipstream::check_matmul(check);
   slipstream::check_packed(check);
+  slipstream::check_quantized(check);
   slipstream::check_linear_cross_entropy(check);
   slipstream::check_measures(check);
   slipstream::check_attention(check);

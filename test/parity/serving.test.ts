@@ -130,6 +130,56 @@ describe("log-probabilities", () => {
   });
 });
 
+describe("a cache in int8", () => {
+  test("gives the same tokens however the batch is made up", async () => {
+    const model = await loadModel(goldenFolder("mistral"));
+    const prompts = makePrompts(model.facts.vocabularySize);
+    const runs: number[][][] = [];
+    for (const options of [
+      { maximumSequences: 1, prefixCaching: false },
+      { tokenBudget: 9, blockSize: 4 },
+    ]) {
+      const engine = await createEngine(model, { ...small, ...options, cacheDtype: "int8" });
+      runs.push(await greedyTokens(engine, prompts, answerLength));
+      await engine.dispose();
+    }
+    expect(runs[1]).toEqual(runs[0]);
+  });
+
+  test("is copied with its scales where answers part: blocks of 1 are never copied", async () => {
+    const model = await loadModel(goldenFolder("mistral"));
+    const [prompt] = makePrompts(model.facts.vocabularySize).filter(({ length }) => length === 17);
+    const runs: unknown[] = [];
+    for (const blockSize of [1, 4]) {
+      const engine = await createEngine(model, { ...small, blockSize, cacheDtype: "int8" });
+      runs.push(await answersOf(engine, { prompt: prompt!, maxTokens: 12, n: 4, seed: 1 }));
+      await engine.dispose();
+    }
+    expect(runs[1]).toEqual(runs[0]);
+  });
+
+  test("changes log-probabilities by little", async () => {
+    const model = await loadModel(goldenFolder("mistral"));
+    const [prompt] = makePrompts(model.facts.vocabularySize).filter(({ length }) => length === 64);
+    const found: Map<number, number>[] = [];
+    for (const cacheDtype of ["f32", "int8"] as const) {
+      const engine = await createEngine(model, { ...small, cacheDtype });
+      const [piece] = await piecesOf(
+        engine.generate({ prompt: prompt!, maxTokens: 1, temperature: 0, logprobs: 20 }),
+      );
+      found.push(new Map(piece!.logprobs![0]!.top.map(({ token, logprob }) => [token, logprob])));
+      await engine.dispose();
+    }
+    const [exact, rounded] = found as [Map<number, number>, Map<number, number>];
+    const differences = [...exact]
+      .filter(([token]) => rounded.has(token))
+      .map(([token, logprob]) => Math.abs(rounded.get(token)! - logprob));
+    expect(differences.length).toBeGreaterThan(15);
+    expect(Math.max(...differences)).toBeLessThan(0.05);
+    expect(Math.max(...differences)).toBeGreaterThan(0);
+  });
+});
+
 test("the reference backend gives the native tokens, with answers that part and blocks that are copied", async () => {
   const prompts = [
     [5, 9, 33, 70, 12, 99],

@@ -62,6 +62,7 @@ export class FakeEngine implements ServingEngine {
   readonly endTokens = [eos];
   readonly specialTokens = { bos: "<s>", eos: "</s>" };
   readonly maximumContext: number;
+  readonly limits: { readonly maximumSequences: number; readonly maximumWaiting: number };
   readonly chatTemplate: string | undefined;
   /** Every request that came, in order. */
   readonly requests: GenerateRequest[] = [];
@@ -75,6 +76,8 @@ export class FakeEngine implements ServingEngine {
   constructor(options: FakeOptions = {}) {
     this.#options = options;
     this.maximumContext = options.maximumContext ?? 1024;
+    const { maximumRunning = 256, maximumWaiting = 1024 } = options;
+    this.limits = { maximumSequences: maximumRunning, maximumWaiting };
     this.chatTemplate = options.chatTemplate;
   }
 
@@ -116,7 +119,7 @@ export class FakeEngine implements ServingEngine {
     if (prompt.length >= this.maximumContext) {
       throw new RequestError("context_length_exceeded", "too long", { parameter: "prompt" });
     }
-    if (this.#waiting.length >= (this.#options.maximumWaiting ?? 1024)) {
+    if (this.#waiting.length >= this.limits.maximumWaiting) {
       throw new RequestError("queue_full", "the queue is full");
     }
     if ((request.minTokens ?? 0) > (request.maxTokens ?? this.maximumContext)) {
@@ -188,7 +191,7 @@ export class FakeEngine implements ServingEngine {
   }
 
   #admit(): void {
-    while (this.#waiting.length > 0 && this.#running.length < (this.#options.maximumRunning ?? 256)) {
+    while (this.#waiting.length > 0 && this.#running.length < this.limits.maximumSequences) {
       const next = this.#waiting.shift()!;
       next.started = performance.now();
       this.#running.push(next);

@@ -90,7 +90,7 @@ export function randomNumbers(seed: number): () => number {
 }
 
 /** Bytes that lead to the end of a JSON text, the best first. */
-const closing = ['"', "}", "]", "n", "0", "t", "f", ","].map((text) => text.charCodeAt(0));
+const closing = ['"', "@", ".", "}", "]", "n", "0", "t", "f", ","].map((text) => text.charCodeAt(0));
 
 /**
  * A random text of a grammar: random allowed tokens, and after `steps` of them those that end it soon.
@@ -108,7 +108,9 @@ export function randomText(grammar: Grammar, source: TokenSource, seed: number, 
     if (allowed.length === 0) throw new Error(`no token may follow ${Buffer.from(bytes).toString()}`);
     let token = allowed[Math.floor(random() * allowed.length)]!;
     if (step >= steps) {
-      token = closing.find((byte) => allowed.includes(byte)) ?? allowed[0]!;
+      const soon = closing.find((byte) => allowed.includes(byte));
+      // Now and then another one: a pattern may ask for it.
+      if (soon !== undefined && random() < 0.8) token = soon;
       if (allowed.includes(end)) token = end;
     }
     constraint.accept(token);

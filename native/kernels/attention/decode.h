@@ -43,16 +43,15 @@ struct DecodeTask {
 struct DecodeScratch {
   float* queries;                             // [groups][rows][pitch], in the same memory as
   bf16* bf16_queries;                         // [groups][rows][pitch]
-  float *scores, *key_scales, *value_scales;  // [64][rows of a block]
+  float *scores, *key_scales, *value_scales;  // [64][rows of a block], [64], [64]
   float *maxima, *sums;                       // [groups][blocks of rows][lanes]
 
   DecodeScratch(Pieces& pieces, int64_t groups, int64_t rows, int64_t pitch) {
     queries = pieces.take<float>(groups * rows * pitch);
     bf16_queries = reinterpret_cast<bf16*>(queries);
-    constexpr int64_t kScores = kDecodeChunk * kBlockRows + Vector::lanes;
-    scores = pieces.take<float>(kScores);
-    key_scales = pieces.take<float>(kScores);
-    value_scales = pieces.take<float>(kScores);
+    scores = pieces.take<float>(kDecodeChunk * kBlockRows);
+    key_scales = pieces.take<float>(kDecodeChunk + Vector::lanes);
+    value_scales = pieces.take<float>(kDecodeChunk + Vector::lanes);
     maxima = pieces.take<float>(groups * kDecodeRows * Vector::lanes);
     sums = pieces.take<float>(groups * kDecodeRows * Vector::lanes);
   }
@@ -129,12 +128,12 @@ SLIPSTREAM_INLINE void for_each_block(int64_t rows, const F& f) {
   if (row < rows) f.template operator()<1>(row, block);
 }
 
-// Scales of a chunk's tokens, each once for every row of a block.
-SLIPSTREAM_INLINE void spread_scales(const Rows& cache, const TokenChunk& chunk, int64_t group, int64_t rows,
+// Scales of a chunk's tokens for a group.
+SLIPSTREAM_INLINE void gather_scales(const Rows& cache, const TokenChunk& chunk, int64_t group,
                                      float* scales) {
-  for (int64_t j = 0; j < chunk.count; j++) {
-    Vector(cache.scales[chunk.slots[j] * cache.scale_stride + group]).store(scales + j * rows);
-  }
+  if (cache.dtype != DType::i8) return;
+  for (int64_t j = 0; j < chunk.count; j++)
+    scales[j] = cache.scales[chunk.slots[j] * cache.scale_stride + group];
 }
 
 // The tokens of a chunk that each row of a block sees, from `low` up to `high`, a lane each as the scores
@@ -168,19 +167,16 @@ struct SeenTokens {
 // One step of the online softmax over the scores of a chunk, which become weights; `state` is the block's
 // number among those of all groups, shrink[row] is by how much what was summed before shrinks.
 template <int rows>
-void softmax_chunk(const DecodeTask& task, const DecodeScratch& scratch, const TokenChunk& chunk,
-                   int64_t padded, const SeenTokens<rows>& seen, int64_t group, int64_t state,
-                   float* shrink) {
+void softmax_chunk(const DecodeTask& task, const DecodeScratch& scratch, int64_t padded,
+                   const SeenTokens<rows>& seen, int64_t state, float* shrink) {
   constexpr int64_t kTokens = Vector::lanes / rows;
   const bool scaled_keys = task.keys.dtype == DType::i8, scaled_values = task.values.dtype == DType::i8;
-  if (scaled_keys) spread_scales(task.keys, chunk, group, rows, scratch.key_scales);
-  if (scaled_values) spread_scales(task.values, chunk, group, rows, scratch.value_scales);
   const Vector factor = task.factor, nothing = -__builtin_inff();
   Vector tops = nothing;
   for (int64_t j = 0; j < padded; j += kTokens) {
     float* at = scratch.scores + j * rows;
     Vector scores = Vector::load(at) * factor;
-    if (scaled_keys) scores = scores * Vector::load(scratch.key_scales + j * rows);
+    if (scaled_keys) scores = scores * repeat_each<rows>(scratch.key_scales + j);
     if (!seen.all) scores = seen.keep(scores, j);
     scores.store(at);
     tops = max(scores, tops);
@@ -202,7 +198,7 @@ void softmax_chunk(const DecodeTask& task, const DecodeScratch& scratch, const T
     float* at = scratch.scores + j * rows;
     Vector weights = exp2<5>(Vector::load(at) - shift);
     sum = sum + weights;
-    if (scaled_values) weights = weights * Vector::load(scratch.value_scales + j * rows);
+    if (scaled_values) weights = weights * repeat_each<rows>(scratch.value_scales + j);
     weights.store(at);
   }
   sum.store(sums);
@@ -231,7 +227,7 @@ void decode_block(const DecodeTask& task, const DecodeScratch& scratch, const To
     multiply(scratch.queries);
   });
   float shrink[Vector::lanes];
-  softmax_chunk<rows>(task, scratch, chunk, padded, seen, group, group * kDecodeRows + block, shrink);
+  softmax_chunk<rows>(task, scratch, padded, seen, group * kDecodeRows + block, shrink);
   with_cache_type(task.values.dtype, [&]<class V>() {
     add_values<V, rows>(scratch.scores, chunk.values, element * static_cast<int64_t>(sizeof(V)), chunk.count,
                         shrink, task.size, next_values, partial + unit_row * step + kPartialHeader, step);
@@ -239,19 +235,27 @@ void decode_block(const DecodeTask& task, const DecodeScratch& scratch, const To
 }
 
 // The partial result of the tokens [begin, end) of a task whose queries are loaded. Meanwhile it fetches the
-// first chunk of `following`, where there is such a task.
+// first chunk of `following`, where there is such a task; its own first chunk at once, where nothing did so
+// before.
 inline void decode_piece(const DecodeTask& task, const DecodeScratch& scratch, const DecodeTask* following,
-                         float* partial) {
+                         bool fetched, float* partial) {
   const int64_t rows = task.rows(), step = partial_pitch(task.pitch);
   std::memset(partial, 0, task.groups * rows * step * sizeof(float));
-  for (int64_t state = 0; state < task.groups * kDecodeRows; state++) {
-    Vector(-__builtin_inff()).store(scratch.maxima + state * Vector::lanes);
-    Vector(0.0f).store(scratch.sums + state * Vector::lanes);
+  for (int64_t group = 0; group < task.groups; group++) {
+    for_each_block(rows, [&]<int>(int64_t, int64_t block) {
+      const int64_t state = (group * kDecodeRows + block) * Vector::lanes;
+      Vector(-__builtin_inff()).store(scratch.maxima + state);
+      Vector(0.0f).store(scratch.sums + state);
+    });
   }
   const int64_t key_bytes = task.groups * task.size * bytes_per_element(task.keys.dtype);
   const int64_t value_bytes = task.groups * task.size * bytes_per_element(task.values.dtype);
   TokenChunk chunks[2];
   chunks[0].find(task, task.begin);
+  if (!fetched) {
+    chunks[0].fetching(chunks[0].keys, key_bytes, 0, 1).step(1, 1);
+    chunks[0].fetching(chunks[0].values, value_bytes, 0, 1).step(1, 1);
+  }
   for (int64_t begin = task.begin, number = 0; begin < task.end; number++) {
     const TokenChunk& chunk = chunks[number % 2];
     TokenChunk& next = chunks[(number + 1) % 2];
@@ -264,6 +268,8 @@ inline void decode_piece(const DecodeTask& task, const DecodeScratch& scratch, c
       next.count = 0;
     }
     for (int64_t group = 0; group < task.groups; group++) {
+      gather_scales(task.keys, chunk, group, scratch.key_scales);
+      gather_scales(task.values, chunk, group, scratch.value_scales);
       FetchAhead next_keys = next.fetching(next.keys, key_bytes, group, task.groups);
       FetchAhead next_values = next.fetching(next.values, value_bytes, group, task.groups);
       for_each_block(rows, [&]<int count>(int64_t row, int64_t block) {

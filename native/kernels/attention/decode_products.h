@@ -8,6 +8,9 @@
 namespace slipstream {
 namespace {
 
+// Loops with as many sums as there are registers: on their own, the compiler keeps them there.
+#define SLIPSTREAM_OWN_REGISTERS __attribute__((noinline))
+
 // Whether the key/value products of bf16 with bf16 are those of vdpbf16ps.
 #if defined(__AVX512BF16__)
 constexpr bool kMultipliesBf16 = true;
@@ -16,7 +19,8 @@ constexpr bool kMultipliesBf16 = false;
 #endif
 
 // Rows of a cache to be fetched from memory while others are worked on, spread evenly over the steps of that
-// work: the processor does not fetch blocks ahead by itself.
+// work: the processor does not fetch blocks ahead by itself. They go to the second-level cache: rows of one
+// head are so regularly apart that a few sets of the first level would have to take them all.
 struct FetchAhead {
   const uint8_t* const* rows;
   int64_t count, bytes, next = 0;
@@ -24,7 +28,7 @@ struct FetchAhead {
   // To be called with done = 1 to total.
   SLIPSTREAM_INLINE void step(int64_t done, int64_t total) {
     for (; next * total < done * count; next++) {
-      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(rows[next] + i);
+      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(rows[next] + i, 0, 2);
     }
   }
 };
@@ -96,8 +100,9 @@ SLIPSTREAM_INLINE Vector dot_rows(const bf16* queries, int64_t pitch, const uint
 
 // Scores of the first `padded` keys, a multiple of lanes / rows. A key is at `offset` in its token's row.
 template <class K, int rows, class Query>
-void multiply_keys(const Query* queries, int64_t pitch, const uint8_t* const* keys, int64_t offset,
-                   int64_t padded, int64_t size, FetchAhead& ahead, float* scores) {
+SLIPSTREAM_OWN_REGISTERS void multiply_keys(const Query* queries, int64_t pitch, const uint8_t* const* keys,
+                                            int64_t offset, int64_t padded, int64_t size, FetchAhead& ahead,
+                                            float* scores) {
   constexpr int64_t kKeys = Vector::lanes / rows;
   for (int64_t j = 0; j < padded; j += kKeys) {
     ahead.step(j + kKeys, padded);
@@ -145,8 +150,9 @@ SLIPSTREAM_INLINE void add_strip(const float* weights, const uint8_t* const* val
 
 // The same over the whole head size. A value is at `offset` in its token's row.
 template <class V, int rows>
-void add_values(const float* weights, const uint8_t* const* values, int64_t offset, int64_t count,
-                const float* shrink, int64_t size, FetchAhead& ahead, float* output, int64_t step) {
+SLIPSTREAM_OWN_REGISTERS void add_values(const float* weights, const uint8_t* const* values, int64_t offset,
+                                         int64_t count, const float* shrink, int64_t size, FetchAhead& ahead,
+                                         float* output, int64_t step) {
   constexpr int kSums = Vector::lanes == 8 ? 8 : 16, kWidth = kSums / rows < 4 ? kSums / rows : 4;
   int64_t d = 0;
   for (; size - d > (kWidth - 1) * Vector::lanes; d += kWidth * Vector::lanes) {

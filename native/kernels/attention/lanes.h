@@ -149,6 +149,22 @@ SLIPSTREAM_INLINE Vector sums_of_lanes(const Vector (&rows)[Vector::lanes]) {
 #endif
 }
 
+// Lane i is values[i / times]; a whole vector is read. `times` is 1, 2 or 4.
+template <int times>
+SLIPSTREAM_INLINE Vector repeat_each(const float* values) {
+  const Vector all = Vector::load(values);
+  if constexpr (times == 1) return all;
+#if defined(__AVX512F__)
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return _mm512_permutexvar_ps(_mm512_srli_epi32(lanes, times / 2), all.value);
+#elif defined(SLIPSTREAM_NEON)
+  return times == 2 ? vzip1q_f32(all.value, all.value) : vdupq_laneq_f32(all.value, 0);
+#else
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_permutevar8x32_ps(all.value, _mm256_srli_epi32(lanes, times / 2));
+#endif
+}
+
 // Elements of a cache's row as float32; the second form takes the first `count`, and zeros behind them.
 template <class T>
 SLIPSTREAM_INLINE Vector widen(const T* row) {

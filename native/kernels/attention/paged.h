@@ -18,7 +18,7 @@ namespace slipstream {
 namespace {
 
 // Tokens of the shortest pieces, and how many pieces a longer context is cut into at the most.
-constexpr int64_t kDecodePiece = 128, kUsualPieces = 32;
+constexpr int64_t kDecodePiece = 256, kUsualPieces = 32;
 
 struct PagedProblem {
   const KernelCall& call;
@@ -212,7 +212,7 @@ struct Decoding {
       const bool alone = sequence.pieces == 1;
       float* of_sequence = partials + sequence.first_partial * partial_size();
       float* partial = alone ? own_partial : of_sequence + (item - sequence.first_item) * partial_size();
-      decode_piece(task, scratch, item + 1 < end ? &following : nullptr, partial);
+      decode_piece(task, scratch, item + 1 < end ? &following : nullptr, item > begin, partial);
       if (alone) {
         write(s, 1, partial);
       } else if (__atomic_add_fetch(&sequence.finished, 1, __ATOMIC_ACQ_REL) == sequence.pieces) {
@@ -236,8 +236,11 @@ inline void decode_sequences(const PagedProblem& problem) {
   shared = {static_cast<uint8_t*>(threads.scratch(0, shared_bytes + own_bytes))};
   decoding.take_shared(shared);
   decoding.place_sequences();
-  threads.parallel_for(decoding.items, 1, [&](int64_t begin, int64_t end, int thread) {
-    decoding.run(begin, end,
+  // Two shares a thread: one whose thread is late or slow is made up for, and within a share each piece is
+  // fetched while the one before is worked on. Shares differ by one piece at the most.
+  const int64_t shares = smaller(decoding.items, 2 * threads.size());
+  threads.parallel_tasks(shares, [&](int64_t share, int thread) {
+    decoding.run(decoding.items * share / shares, decoding.items * (share + 1) / shares,
                  {thread == 0 ? shared.base + shared_bytes
                               : static_cast<uint8_t*>(threads.scratch(thread, own_bytes))});
   });

@@ -9,12 +9,20 @@
 #include "core/kernel.h"
 #include "kernels/matmul/epilogue.h"
 #include "kernels/quantized/tile.h"
+#if defined(__AMX_TILE__) || defined(SLIPSTREAM_AMX_EMULATED)
+#define SLIPSTREAM_BYTE_TILES
+#include "kernels/quantized/amx_tile.h"
+#endif
 
 namespace slipstream {
 namespace {
 
 constexpr int64_t kQuantizedRowBlock = 504;  // whole tiles of 6
-constexpr int64_t kBlockBytes = 17 << 10;    // of a panel, for many rows
+// Of a panel, at a time: two blocks stay in the near caches, and long ones cost many rows less.
+constexpr int64_t kBlockBytes = 17 << 10, kShortBlockBytes = 9 << 10, kFewRows = 32;
+SLIPSTREAM_INLINE int64_t block_bytes(int64_t rows) {
+  return rows > kFewRows ? kBlockBytes : kShortBlockBytes;
+}
 constexpr int kMostWeights = 8;
 
 // One weight of a call and what becomes of its products.
@@ -72,6 +80,50 @@ SLIPSTREAM_INLINE QuantizedProduct read_quantized_product(const KernelCall& call
   return product;
 }
 
+// Scratch of a thread: float sums of `rows` rows, and the bytes of a block of groups as tiles take them.
+SLIPSTREAM_INLINE int64_t row_scratch(int64_t rows) {
+  return rows * kColumns * static_cast<int64_t>(sizeof(float));
+}
+SLIPSTREAM_INLINE int64_t byte_scratch(const QuantizedProduct& product) {
+#if defined(SLIPSTREAM_BYTE_TILES)
+  // Twice a block of nibbles, and a group at the least.
+  const PanelLayout layout(product.weights[0].format, product.inner);
+  return layout.format.whole() ? 0 : 2 * kBlockBytes + layout.group * kColumns;
+#else
+  static_cast<void>(product);
+  return 0;
+#endif
+}
+
+// Shares out among the tiles of a block what they are to prefetch: the next block, so that it comes while
+// this one is multiplied from the cache; a little further on in the stream where there is but one tile.
+class Prefetcher {
+ public:
+  SLIPSTREAM_INLINE Prefetcher(PanelBlock* block, bool in_blocks, int64_t rows)
+      : block_(block), rows_(rows), in_blocks_(in_blocks) {
+    group_lines_ = (block->group_bytes + 63) / 64;
+    next_ = block->groups + block->count * block->group_bytes;
+    end_ = next_ + block->count * block->group_bytes;
+  }
+
+  // Before a tile of `rows` rows.
+  SLIPSTREAM_INLINE void next(int64_t rows) {
+    if (!in_blocks_) {
+      block_->ahead_lines = 0;
+      return;
+    }
+    block_->ahead = next_;
+    block_->ahead_lines = next_ < end_ ? (group_lines_ * rows + rows_ - 1) / rows_ : 0;
+    next_ += block_->ahead_lines * 64 * block_->count;
+  }
+
+ private:
+  PanelBlock* block_;
+  int64_t rows_, group_lines_;
+  bool in_blocks_;
+  const uint8_t *next_, *end_;
+};
+
 template <int kBits, bool kMinimum>
 void multiply_grouped_panel(const QuantizedProduct& product, const WeightColumns& weight, int64_t panel,
                             int64_t row_begin, int64_t row_end, float* sums) {
@@ -81,23 +133,41 @@ void multiply_grouped_panel(const QuantizedProduct& product, const WeightColumns
       weight.columns - panel * kColumns < kColumns ? weight.columns - panel * kColumns : kColumns);
   const int64_t rows = row_end - row_begin;
   const bool in_blocks = rows > kMostRows;
-  const int64_t fitting = kBlockBytes / layout.group_bytes > 0 ? kBlockBytes / layout.group_bytes : 1;
+  const int64_t fits = block_bytes(rows) / layout.group_bytes, fitting = fits > 0 ? fits : 1;
   const int64_t step = in_blocks ? fitting : (layout.groups > 0 ? layout.groups : 1);
   int64_t group = 0;
   do {
     const int64_t count = layout.groups - group < step ? layout.groups - group : step;
-    const PanelBlock block{groups + group * layout.group_bytes,
-                           count,
-                           layout.group,
-                           layout.header_bytes,
-                           layout.group_bytes,
-                           group == 0,
-                           group + count >= layout.groups};
+    PanelBlock block{groups + group * layout.group_bytes,
+                     count,
+                     layout.group,
+                     layout.header_bytes,
+                     layout.group_bytes,
+                     group == 0,
+                     group + count >= layout.groups};
+    Prefetcher prefetcher(&block, in_blocks, rows);
     int tile_rows = 0;
-    for (int64_t row = 0; row < rows; row += tile_rows) {
+    int64_t row = 0;
+#if defined(SLIPSTREAM_BYTE_TILES)
+    if (rows >= kTileRows) {
+      uint8_t* bytes = reinterpret_cast<uint8_t*>(sums + row_scratch(rows) / 4);
+      widen_block<kBits, kMinimum>(block, bytes);
+      for (; row + kTileRows <= rows; row += kTileRows) {
+        float* out = sums + row * kColumns;
+        prefetcher.next(kTileRows);
+        amx_grouped_tile<kMinimum>(product.rows.from(row_begin + row, group, layout.group), block, bytes,
+                                   out);
+        if (block.last) {
+          finish_tile(weight.epilogue, out, kColumns, row_begin + row, kTileRows, panel * kColumns, columns);
+        }
+      }
+    }
+#endif
+    for (; row < rows; row += tile_rows) {
       tile_rows = next_tile_rows(rows - row);
       const GroupedTile tile = choose_tile<kBits, kMinimum>(tile_rows, layout.group);
       float* out = sums + row * kColumns;
+      prefetcher.next(tile_rows);
       tile(product.rows.from(row_begin + row, group, layout.group), block, out);
       if (block.last) {
         finish_tile(weight.epilogue, out, kColumns, row_begin + row, tile_rows, panel * kColumns, columns);
@@ -116,13 +186,26 @@ inline void multiply_whole_panel(const QuantizedProduct& product, const WeightCo
   const int columns = static_cast<int>(
       weight.columns - panel * kColumns < kColumns ? weight.columns - panel * kColumns : kColumns);
   const int64_t rows = row_end - row_begin;
-  const int64_t step = rows > kMostRows ? kBlockBytes / kColumns : (layout.group > 0 ? layout.group : 1);
+  const int64_t step =
+      rows > kMostRows ? block_bytes(rows) / kColumns / 64 * 64 : (layout.group > 0 ? layout.group : 1);
   int64_t k = 0;
   do {
     const int64_t length = layout.group - k < step ? layout.group - k : step;
     const PanelBlock block{weights + k * kColumns, 1, length, 0, 0, k == 0, k + length >= layout.group};
     int tile_rows = 0;
-    for (int64_t row = 0; row < rows; row += tile_rows) {
+    int64_t row = 0;
+#if defined(SLIPSTREAM_BYTE_TILES)
+    for (; row + kTileRows <= rows; row += kTileRows) {
+      float* out = sums + row * kColumns;
+      QuantizedRows from = product.rows.from(row_begin + row, 0, 0);
+      from.values += k;
+      amx_whole_tile(from, block, scales, out);
+      if (block.last) {
+        finish_tile(weight.epilogue, out, kColumns, row_begin + row, kTileRows, panel * kColumns, columns);
+      }
+    }
+#endif
+    for (; row < rows; row += tile_rows) {
       tile_rows = next_tile_rows(rows - row);
       const WholeTile tile = choose_whole_tile(tile_rows);
       float* out = sums + row * kColumns;
@@ -170,14 +253,21 @@ void matmul_quantized(const KernelCall& call) {
   while (product.panels * row_blocks < 2 * threads.size() && product.row_count / row_blocks >= 48)
     row_blocks *= 2;
   const int64_t row_step = (product.row_count + row_blocks - 1) / row_blocks;
-  const size_t scratch_bytes = static_cast<size_t>(row_step) * kColumns * sizeof(float);
+  const size_t scratch_bytes = static_cast<size_t>(row_scratch(row_step) + byte_scratch(product));
   const auto multiply = [&](int64_t row_begin, int64_t panel_begin, int64_t panel_end, int thread) {
     float* sums = static_cast<float*>(threads.scratch(thread, scratch_bytes));
     const int64_t row_end =
         row_begin + row_step < product.row_count ? row_begin + row_step : product.row_count;
+#if defined(SLIPSTREAM_BYTE_TILES)
+    const int64_t group = product.weights[0].format.group;
+    if (row_end - row_begin >= kTileRows) configure_byte_tiles(tile_step(group));
+#endif
     for (int64_t panel = panel_begin; panel < panel_end; panel++) {
       multiply_panel(product, panel, row_begin, row_end, sums);
     }
+#if defined(SLIPSTREAM_BYTE_TILES)
+    if (row_end - row_begin >= kTileRows) tile_release();
+#endif
   };
   const int64_t work = product.row_count * product.panels * kColumns * product.inner;
   if (work < kWorthQuantizedThreads) {

@@ -3,6 +3,9 @@
 
 #include "core/kernel.h"
 #include "kernels/quantized/dot.h"
+#if defined(__AMX_TILE__) || defined(SLIPSTREAM_AMX_EMULATED)
+#include "core/amx.h"
+#endif
 
 namespace slipstream {
 namespace {
@@ -13,6 +16,19 @@ constexpr int kByteChains = 12;  // independent, enough to cover the latency of 
 // addition for each byte.
 void measure_byte_peak(const KernelCall& call) {
   const int64_t iterations = static_cast<int64_t>(call.attributes[0]);
+#if defined(__AMX_TILE__) || defined(SLIPSTREAM_AMX_EMULATED)
+  call.threads.run([&](int) {
+    tile_configure_full();
+    for (int64_t i = 0; i < iterations; i++) {
+      tile_dot_i8_u8<0, 4, 6>();
+      tile_dot_i8_u8<1, 4, 7>();
+      tile_dot_i8_u8<2, 5, 6>();
+      tile_dot_i8_u8<3, 5, 7>();
+    }
+    tile_release();
+  });
+  const double products = 4.0 * 16 * 16 * 64;
+#else
   volatile float sink = 0;
   call.threads.run([&](int thread) {
     const uint8_t weights[4 * kWidth] = {1};
@@ -33,8 +49,9 @@ void measure_byte_peak(const KernelCall& call) {
     }
     sink = total;
   });
-  const double operations =
-      2.0 * 4 * kWidth * kByteChains * static_cast<double>(iterations) * call.threads.size();
+  const double products = 4.0 * kWidth * kByteChains;
+#endif
+  const double operations = 2 * products * static_cast<double>(iterations) * call.threads.size();
   *call.outputs[0].as<float>() = static_cast<float>(operations);
 }
 

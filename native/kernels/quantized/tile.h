@@ -31,7 +31,16 @@ struct PanelBlock {
   int64_t group;  // k of each
   int64_t header_bytes, group_bytes;
   bool first, last;  // of the panel
+  // What comes from memory next: the first pass over each group asks for so many cache lines of it.
+  const uint8_t* ahead = nullptr;
+  int64_t ahead_lines = 0;
 };
+
+// Asks for the share of what comes next that belongs to group `g`.
+SLIPSTREAM_INLINE void prefetch_ahead(const PanelBlock& block, int64_t g) {
+  const uint8_t* line = block.ahead + g * block.ahead_lines * 64;
+  for (int64_t i = 0; i < block.ahead_lines; i++) __builtin_prefetch(line + 64 * i, 0, 2);
+}
 
 // Register blocking: kMostRows rows by kPassVectors vectors, integer and float sums both in registers.
 #if defined(__AVX512F__)
@@ -132,6 +141,7 @@ SLIPSTREAM_INLINE void grouped_pass(const QuantizedRows& rows, const PanelBlock&
   const uint8_t* header = block.groups;
   const int8_t* values = rows.values;
   for (int64_t g = 0; g < block.count; g++, header += block.group_bytes, values += group) {
+    if (pass == 0) prefetch_ahead(block, g);
     Integers dots[kRows][kPassVectors];
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; row++) {

@@ -11,7 +11,7 @@ export interface ServeCommandOptions extends ModelOptions {
   readonly model: string;
   readonly port: number;
   readonly host: string;
-  readonly kvCacheDtype?: "f32" | "bf16" | "f16";
+  readonly kvCacheDtype?: "f32" | "bf16" | "f16" | "int8";
   readonly tokenBudget?: number;
   readonly mixedTokenBudget?: number;
   readonly maxSequences?: number;
@@ -52,7 +52,7 @@ function addEngineOptions(command: Command): Command {
   return command
     .addOption(
       new Option("--kv-cache-dtype <TYPE>", "numbers of the key/value cache; the model's by default").choices(
-        ["f32", "bf16", "f16"],
+        ["f32", "bf16", "f16", "int8"],
       ),
     )
     .option("--token-budget <N>", "tokens that one step runs at the most; 512 by default", integerFrom(1))

@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { setFlagsFromString } from "node:v8";
 import type { Backend } from "../../backends.ts";
 import { ConfigError } from "../../base/errors.ts";
 import type { Trace } from "../../runtime/trace.ts";
@@ -66,7 +67,6 @@ async function listen(options: ServeCommandOptions): Promise<ApiServer> {
     modelNames: options.servedModelName ?? [],
     maximumBodyBytes: options.maxBody,
     maximumAnswers: options.maxAnswers,
-    maximumWaiting: options.maxWaiting,
     corsOrigins: options.corsOrigin ?? [],
     logLevel: options.logLevel,
     version: packageVersion(),
@@ -79,6 +79,9 @@ async function listen(options: ServeCommandOptions): Promise<ApiServer> {
  * refused and running ones finish or are cut. A second signal cuts them at once.
  */
 export async function runServe(options: ServeCommandOptions): Promise<void> {
+  // V8 would let the room for short-lived objects double whenever it is busy, and the process grow with it for
+  // thousands of requests.
+  setFlagsFromString("--semi-space-growth-factor=1");
   await withBackend(options, async (backend, trace) => {
     const server = await listen(options);
     let engine: Engine | undefined;

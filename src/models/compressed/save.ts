@@ -33,6 +33,14 @@ export async function writeCompressed(
     return isLinear && (scheme.kind === "int8" || parameter.shape[1]! % scheme.group === 0);
   };
   const all = [...parameters.values()];
+  if (scheme.kind === "int4" && !all.some(isQuantized)) {
+    throw new ConfigError("bad_group", "no matrix of the model has rows of whole groups", {
+      where: source.path,
+      expected: `matrices with a multiple of ${scheme.group} inputs`,
+      received: `${[...new Set(all.filter(({ shape }) => shape.length === 2).map(({ shape }) => shape[1]))].join(", ")} inputs`,
+      hint: "choose a smaller --group",
+    });
+  }
   const ignore = all
     .filter((parameter) => parameter.shape.length === 2 && !isQuantized(parameter))
     .map(({ name }) => name.replace(/\.weight$/, ""))

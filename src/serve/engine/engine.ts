@@ -10,7 +10,7 @@ import { RequestError } from "./errors.ts";
 import { readTestSwitches } from "./faults.ts";
 import { type EngineLimits, type EngineParts, type EngineSettings, resolveSettings } from "./options.ts";
 import { StepProgram } from "./program.ts";
-import { checkPrompt, checkRequest, contextExceeded } from "./request_checks.ts";
+import { checkPrompt, checkPromptKind, checkRequest, contextExceeded } from "./request_checks.ts";
 import { RequestTrace } from "./request_trace.ts";
 import { Answer, RunningRequest, type TextSources } from "./running_request.ts";
 import { StepLoop } from "./step_loop.ts";
@@ -126,6 +126,7 @@ export class Engine implements ServingEngine {
 
   generate(request: GenerateRequest): Generation {
     this.#requireReady();
+    checkPromptKind(request.prompt);
     const prompt = typeof request.prompt === "string" ? this.#encode(request.prompt) : [...request.prompt];
     const checked = checkRequest(request, prompt, {
       vocabularySize: this.vocabularySize,

@@ -6,8 +6,8 @@ import type { Trace } from "../../runtime/trace.ts";
 import type { SchedulingPolicy } from "../core/types.ts";
 import type { ServingEngine } from "./types.ts";
 
-/** How the engine keeps keys and values. */
-export type CacheDType = "f32" | "bf16" | "f16";
+/** How the engine keeps keys and values: as they are, or in int8 with a scale for each token and head. */
+export type CacheDType = "f32" | "bf16" | "f16" | "int8";
 
 /** How the engine serves. */
 export interface EngineSettings {
@@ -103,7 +103,11 @@ export function resolveSettings(settings: EngineSettings, model: Model): EngineL
     });
   }
   const cacheDtype = settings.cacheDtype ?? cacheDtypeOf(model.parts.dtype);
-  const blockBytes = 2 * layers * groups * headSize * bytesPerElement(cacheDtype) * blockSize;
+  const headBytes =
+    cacheDtype === "int8"
+      ? headSize * bytesPerElement("i8") + bytesPerElement("f32")
+      : headSize * bytesPerElement(cacheDtype);
+  const blockBytes = 2 * layers * groups * headBytes * blockSize;
   const wantedContext = count(
     "maximumContext",
     settings.maximumContext ?? maximumPositions,

@@ -65,6 +65,8 @@ export function checkRequest(
     for (const id of values) integer(name, id, 0, vocabularySize - 1);
   };
   const logitBias = request.logitBias ?? new Map<number, number>();
+  if (!(logitBias instanceof Map))
+    throw invalid("logitBias", "a Map of biases by token id", describe(logitBias));
   if (logitBias.size > maximumLogitBiases) {
     throw invalid("logitBias", `at most ${maximumLogitBiases} tokens`, `${logitBias.size}`);
   }
@@ -120,7 +122,14 @@ export function checkPrompt(
   for (const id of prompt) integer("prompt", id, 0, vocabularySize - 1);
 }
 
+/** Whether the prompt is of a kind that can be run at all. @throws RequestError where it is neither text nor ids. */
+export function checkPromptKind(prompt: unknown): void {
+  if (typeof prompt === "string" || Array.isArray(prompt)) return;
+  throw invalid("prompt", "a text or an array of token ids", describe(prompt));
+}
+
 function checkStops(stops: readonly string[]): void {
+  if (!Array.isArray(stops)) throw invalid("stop", "an array of texts", describe(stops));
   if (stops.length > maximumStops) {
     throw invalid("stop", `at most ${maximumStops} texts`, `${stops.length}`);
   }

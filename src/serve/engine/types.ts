@@ -164,6 +164,8 @@ export interface ServingEngine {
   readonly maximumContext: number;
   readonly health: EngineHealth;
   readonly statistics: EngineStatistics;
+  /** Answers that run at once and requests that may wait, so that a full queue is seen before any work is done. */
+  readonly limits?: { readonly maximumSequences: number; readonly maximumWaiting: number };
   /** The Jinja source of the chat template, and the special tokens that it may name. */
   readonly chatTemplate: string | undefined;
   readonly specialTokens: {

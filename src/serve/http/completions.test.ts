@@ -230,3 +230,15 @@ test("a fault before the answer is a 500; one in a stream is an event, and the s
   });
   expect((events.slice(0, -1) as Chunk[]).filter((chunk) => chunk.choices[0]!.index === 0)).toHaveLength(3);
 });
+
+test("many prompts in one request are nothing to be warned about", async () => {
+  const warnings: Error[] = [];
+  const take = (warning: Error): number => warnings.push(warning);
+  process.on("warning", take);
+  const { post } = await startServer({ answer: () => "x" });
+  const { choices } = await (await post("/v1/completions", { prompt: new Array(64).fill("a") })).json();
+  await new Promise((resolve) => setImmediate(resolve));
+  process.off("warning", take);
+  expect(choices).toHaveLength(64);
+  expect(warnings).toEqual([]);
+});

@@ -2,10 +2,14 @@ import { connect, type Socket } from "node:net";
 import { expect, test } from "vitest";
 import { eventually, startServer, type TestServer } from "../../../test/support/http_server.ts";
 
-/** A client that asks for a long stream and reads only when it is told to. */
-async function askSlowly(server: TestServer, tokens: number): Promise<Socket> {
+/** A client that asks for long answers and reads only when it is told to. */
+async function askSlowly(
+  server: TestServer,
+  tokens: number,
+  fields: object = { stream: true },
+): Promise<Socket> {
   const { hostname, port } = new URL(server.url);
-  const body = JSON.stringify({ prompt: "a", max_tokens: tokens, stream: true, n: 64 });
+  const body = JSON.stringify({ prompt: "a", max_tokens: tokens, n: 64, ...fields });
   const socket = connect(Number(port), hostname);
   socket.on("error", () => {});
   socket.pause();
@@ -29,6 +33,19 @@ test("a client that reads nothing is cut off, and what ran for it ends", async (
   // 64 answers of 4000 tokens and about 150 bytes an event are 38 MB; the rest was never made.
   const told = server.logged.find((line) => line.status === 499)!;
   expect(told.answer_tokens as number).toBeLessThan(64 * 4000);
+  expect((await server.get("/health")).status).toBe(200);
+  socket.destroy();
+});
+
+test("a client that does not read a whole answer is cut off too", async () => {
+  const server = await startServer(
+    { ...longAnswer, answer: () => "x".repeat(400) },
+    { timeouts: { stall: 150 } },
+  );
+  // 64 answers of 400 tokens with 20 rivals of about 20 bytes are 10 MB: more than connections hold.
+  const socket = await askSlowly(server, 400, { logprobs: 20 });
+  await eventually(() => server.logged.some((line) => line.message === "request" && line.status === 499));
+  expect(server.engine.statistics.running).toBe(0);
   expect((await server.get("/health")).status).toBe(200);
   socket.destroy();
 });

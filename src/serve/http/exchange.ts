@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { ServingEngine } from "../engine/types.ts";
 import type { GrammarCompiler } from "../structured/compiler.ts";
@@ -54,6 +55,8 @@ export class Exchange {
     this.response = response;
     this.log = log;
     this.signal = this.#controller.signal;
+    // Each prompt of a request listens to it.
+    setMaxListeners(0, this.signal);
     const asked = request.headers["x-request-id"];
     this.id = typeof asked === "string" && saneId.test(asked) ? asked : randomUUID();
     response.on("close", () => this.abort());

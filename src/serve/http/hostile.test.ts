@@ -225,7 +225,7 @@ test.each<[string, string, Record<string, unknown>, string, string]>([
     "unsupported_parameter",
   ],
 ])("%s", async (_, path, fields, param, code) => {
-  const server = await startServer();
+  const server = await startServer({ chatTemplate: "{{ messages[0].content }}" });
   const valid = path === chat ? { messages } : { prompt: "a" };
   const error = await refusal(server, await server.post(path, { ...valid, ...fields }), 400);
   expect(error).toMatchObject({ param, code });
@@ -394,10 +394,12 @@ test("a body that breaks off", async () => {
 });
 
 test("a full queue is refused before the body is read, with the time to come again", async () => {
-  const server = await startServer(
-    { maximumRunning: 1, maximumWaiting: 1, stepMilliseconds: 5, answer: () => "x".repeat(1000) },
-    { maximumWaiting: 1 },
-  );
+  const server = await startServer({
+    maximumRunning: 1,
+    maximumWaiting: 1,
+    stepMilliseconds: 5,
+    answer: () => "x".repeat(1000),
+  });
   const gone = new AbortController();
   const ask = () =>
     fetch(server.url + completions, {

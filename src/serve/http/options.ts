@@ -30,11 +30,6 @@ export interface ServerOptions {
   readonly maximumAnswers?: number;
   /** Inputs of one request for embeddings at the most; 2048 by default. */
   readonly maximumEmbeddings?: number;
-  /**
-   * The engine's limit of waiting requests, so that a full queue is told before a body is read. Without it the
-   * engine tells, after the prompt became tokens.
-   */
-  readonly maximumWaiting?: number;
   /** Bytes that may wait for a client that does not read; 64 KiB by default. */
   readonly highWater?: number;
   /** Origins whose pages may read answers, or "*"; none by default. */

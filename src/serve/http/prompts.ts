@@ -8,23 +8,12 @@ export interface Input {
   readonly text: string | undefined;
 }
 
-/** Bytes of the model's longest token, found once a model. */
-const longestTokens = new WeakMap<ServingEngine, number>();
-
-function longestToken(engine: ServingEngine): number {
-  let longest = longestTokens.get(engine);
-  if (longest === undefined) {
-    longest = 1;
-    for (let id = 0; id < engine.vocabularySize; id++) {
-      longest = Math.max(longest, engine.tokenText(id).bytes.length);
-    }
-    longestTokens.set(engine, longest);
-  }
-  return longest;
-}
+/** Tokens by which a part of a text may have more than it adds to the whole: words that were cut are. */
+const tokensOfCut = 16;
 
 /**
- * The tokens of a text. A text so long that it cannot fit whatever its tokens are is refused without the work.
+ * The tokens of a text. A text that is far too long is refused when so many tokens are counted: the work is bounded
+ * by the context, not by the text, for it keeps everybody else waiting.
  * @param special whether the tokenizer adds its own tokens
  * @throws ApiError 400 `context_length_exceeded`
  */
@@ -34,14 +23,16 @@ export function tokenizeText(
   special: boolean,
   parameter: string,
 ): readonly number[] {
-  // Most tokens are far shorter than 16 bytes: a text within that is tokenized without more ado.
-  if (
-    text.length > engine.maximumContext * 16 &&
-    text.length > engine.maximumContext * longestToken(engine)
-  ) {
+  const limit = engine.maximumContext;
+  // Most texts have fewer than four characters a token, and most that fit are no longer than this.
+  const length = Math.max(limit * 4, 1024);
+  let counted = 0;
+  for (let start = 0; text.length > length && start < text.length; start += length) {
+    counted += engine.tokenize(text.slice(start, start + length), { special: false }).length - tokensOfCut;
+    if (counted <= limit) continue;
     throw new ApiError(
       400,
-      `this model's maximum context length is ${engine.maximumContext} tokens; ${text.length} characters are more`,
+      `this model's maximum context length is ${limit} tokens; ${text.length} characters are more`,
       { code: "context_length_exceeded", parameter },
     );
   }

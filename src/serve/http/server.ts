@@ -196,11 +196,14 @@ export class ApiServer {
     throw unavailable(doing, "not_ready");
   }
 
-  #requireRoom(route: PostRoute, service: Service): void {
-    const { maximumWaiting } = this.#options;
-    if (!route.queued || maximumWaiting === undefined) return;
-    if (service.engine.statistics.waiting < maximumWaiting) return;
-    throw unavailable(`the queue is full: ${maximumWaiting} requests wait already`, "queue_full");
+  /** @throws ApiError 503 where the engine would refuse another request, whatever it asks for */
+  #requireRoom(route: PostRoute, { engine }: Service): void {
+    const { limits, statistics } = engine;
+    if (!route.queued || limits === undefined) return;
+    // Those that the next step can start do not wait for a place.
+    const places = Math.max(0, limits.maximumSequences - statistics.running);
+    if (statistics.waiting - places < limits.maximumWaiting) return;
+    throw unavailable(`the queue is full: ${limits.maximumWaiting} requests wait already`, "queue_full");
   }
 
   #fail(error: unknown, exchange: Exchange): void {
@@ -225,10 +228,9 @@ export class ApiServer {
   /** Sees to it that a client cannot hold the connection: neither by not reading, nor by sending on and on. */
   #release({ request, response }: Exchange): void {
     const { stall, linger } = this.#timeouts;
-    if (!response.writableFinished && !response.destroyed) {
-      const cut = setTimeout(() => response.destroy(), stall);
-      response.on("close", () => clearTimeout(cut));
-    }
+    // Counts from the last byte that the client took: a long answer may take as long as it needs.
+    if (!response.writableFinished && !response.destroyed)
+      response.setTimeout(stall, () => response.destroy());
     if (request.complete || request.destroyed) return;
     // What is left of a refused body is thrown away, so that the client comes to read the refusal.
     request.resume();

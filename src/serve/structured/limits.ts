@@ -21,5 +21,5 @@ export const limits = {
   /** Visits of states while all regular expressions of a schema are made deterministic and put together. */
   patternWork: 300_000,
   /** Steps of the automaton, above two for each node of the trie, while a mask is made; then only bytes are tried. */
-  maskWork: 1_000_000,
+  maskWork: 400_000,
 } as const;

@@ -142,7 +142,7 @@ export class BoundGrammar implements Grammar {
   }
 
   #local(states: readonly number[], nodes: TrieNodes, singleBytes: boolean): LocalTokens {
-    const alike = states.map((state) => this.#representative(state));
+    const alike = states.map((state) => this.#representative(state, nodes === rootNodes));
     const shared = nodes.shared && alike.every((state) => state < this.automaton.network.sharedStates);
     const cache = shared ? this.#shared.locals : this.#locals;
     const key = `${alike.join(",")};${nodes.id}${singleBytes ? "!" : ""}`;
@@ -163,15 +163,30 @@ export class BoundGrammar implements Grammar {
     return local;
   }
 
-  /** A state of a counter that no token tells from `state`. */
-  #representative(state: number): number {
+  /**
+   * A state of a counter that no token tells from `state`.
+   * @param wholeTokens whether tokens are looked at from their first byte, and not from within
+   */
+  #representative(state: number, wholeTokens: boolean): number {
     for (const { first, minimum, maximum } of this.automaton.network.counters) {
       if (state < first || state > first + maximum) continue;
-      const count = state - first;
-      const reach = this.vocabulary.longestToken + 1;
-      if (maximum - count < reach) return state;
-      if (count >= minimum) return first + minimum;
-      return minimum - count >= reach ? first : state;
+      const left = maximum - (state - first);
+      const needed = Math.max(0, minimum - (state - first));
+      const { stringLengths, longestToken } = this.vocabulary;
+      const longest = wholeTokens ? stringLengths.at(-1)! : longestToken;
+      if (needed > 0) {
+        // Far enough from the upper bound, only the way to the lower one matters.
+        const alike =
+          needed > longest
+            ? longest + 1
+            : wholeTokens
+              ? stringLengths.find((length) => length >= needed)!
+              : needed;
+        return left >= longest && alike <= minimum ? first + minimum - alike : state;
+      }
+      if (left >= longest) return first + maximum - Math.min(maximum - minimum, longest);
+      if (!wholeTokens) return state;
+      return first + maximum - stringLengths.findLast((length) => length <= left)!;
     }
     return state;
   }

@@ -236,6 +236,50 @@ function after(automaton: Automaton, from: Configuration, bytes: readonly number
   return bytes.reduce((place, byte) => automaton.step(place, byte), from);
 }
 
+it("masks by the number of characters that are left and needed, near the bounds and far from them", () => {
+  const long = testTokens([
+    "x".repeat(20),
+    "y".repeat(33),
+    `${"x".repeat(9)}"`,
+    `é${"x".repeat(5)}"`,
+    `${"日".repeat(7)}`,
+    `${"\\n".repeat(6)}"`,
+    '\\ud83d\\ude00x"',
+    `${" ".repeat(25)}\\`,
+    Buffer.concat([Buffer.from("x".repeat(11)), Buffer.from("é").subarray(0, 1)]),
+  ]);
+  const own = new GrammarCompiler(long);
+  const mask = new Int32Array(Math.ceil(long.vocabularySize / 32));
+  const prefixes = ["", "\\", "\\ud83d", Buffer.from("日").subarray(0, 2)];
+  fc.assert(
+    fc.property(
+      fc.nat(90),
+      fc.nat(90),
+      fc.nat(180),
+      fc.constantFrom(...prefixes),
+      (minLength, more, at, prefix) => {
+        const schema = { type: "string", minLength, maxLength: minLength + more };
+        const written = Buffer.concat([
+          Buffer.from(`"${"x".repeat(at % (minLength + more + 1))}`),
+          at < minLength + more ? Buffer.from(prefix as string) : Buffer.of(),
+        ]);
+        const constraint = own.jsonSchema(schema).start();
+        const automaton = new Automaton(compileJsonSchema(schema));
+        const place = after(automaton, automaton.start, [...written]);
+        for (const byte of written) constraint.accept(byte);
+        constraint.fillMask(mask);
+        const expected: number[] = [];
+        for (let id = 0; id < long.vocabularySize; id++) {
+          const token = long.tokenText(id);
+          if (!token.special && !after(automaton, place, token.bytes).dead) expected.push(id);
+        }
+        expect(allowedTokens(mask, long.vocabularySize)).toEqual(expected);
+      },
+    ),
+    { numRuns: 400 },
+  );
+});
+
 it("gives the same text for the same choices, compiled anew", () => {
   const schema = { type: "object", additionalProperties: { type: ["string", "number", "array"] } };
   const texts = [1, 2].map(() =>

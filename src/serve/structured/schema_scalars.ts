@@ -113,6 +113,10 @@ export function numberFacts(facts: readonly Fact[]): NumberFacts {
     if (format === "int32") {
       above({ value: -(2 ** 31), exclusive: false });
       below({ value: 2 ** 31 - 1, exclusive: false });
+    } else if (format === "int64") {
+      above({ value: -(2 ** 63), exclusive: false });
+      // The largest float64 below 2^63.
+      below({ value: 2 ** 63 - 1024, exclusive: false });
     }
   }
   return { minimum, maximum, multiples };

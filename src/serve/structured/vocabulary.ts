@@ -30,6 +30,11 @@ export class Vocabulary {
   readonly firstToken: Int32Array;
   readonly tokens: Int32Array;
   readonly longestToken: number;
+  /**
+   * The numbers of characters that tokens have as pieces of a JSON string, up to a closing quote, ascending: lengths
+   * between two of them are all the same to every token that begins with a character.
+   */
+  readonly stringLengths: readonly number[];
   /** Characters of printable ASCII that no token is: JSON cannot be written without them. */
   readonly missingCharacters: string;
   readonly #bytes: (Uint8Array | undefined)[];
@@ -74,6 +79,8 @@ export class Vocabulary {
     this.firstToken = new Int32Array(nodes + 1);
     this.tokens = Int32Array.from(texts, ({ id }) => id);
     this.longestToken = this.#fill(texts);
+    const lengths = new Set([0, ...texts.map(({ key }) => charactersInString(key))]);
+    this.stringLengths = [...lengths].sort((a, b) => a - b);
     const single = new Set(texts.filter(({ key }) => key.length === 1).map(({ key }) => key));
     let missing = "";
     for (let byte = 0x20; byte < 0x7f; byte++) {
@@ -113,6 +120,23 @@ export class Vocabulary {
   special(id: number): string | undefined {
     return this.#special.get(id);
   }
+}
+
+/** Characters of a JSON string that bytes (as Latin-1) hold or begin, before a closing quote. */
+function charactersInString(bytes: string): number {
+  let count = 0;
+  for (let i = 0; i < bytes.length && bytes[i] !== '"'; count++) {
+    const byte = bytes.charCodeAt(i);
+    if (byte < 0x80) i += byte === 0x5c ? escapeLength(bytes, i) : 1;
+    else i += byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+  }
+  return count;
+}
+
+function escapeLength(bytes: string, at: number): number {
+  if (bytes[at + 1] !== "u") return 2;
+  // Two escapes of surrogates are one character.
+  return /^[dD][89abAB]/.test(bytes.slice(at + 2, at + 4)) ? 12 : 6;
 }
 
 function sharedLength(a: string, b: string): number {
