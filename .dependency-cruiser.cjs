@@ -3,7 +3,8 @@
  *
  *     base <- graph <- compiler <- runtime <- tensor <- nn <- models
  *     compiler <- parallel
- *     tensor <- optim, data, checkpoint            nn, models, optim, data, checkpoint, parallel <- train
+ *     tensor <- optim, data, checkpoint            data, checkpoint <- models
+ *     nn, models, optim, data, checkpoint, parallel <- train
  *     base <- serve/core                           models, data, checkpoint, parallel, serve/core <- serve
  *     everything <- cli, index.ts, serve.ts, backends.ts  (the only places that know how backends are made)
  *

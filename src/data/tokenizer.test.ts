@@ -8,6 +8,7 @@ import {
   checkTokenIds,
   checkVocabulary,
   createTokenizer,
+  createTokenizerFrom,
   loadTokenizer,
   saveTokenizer,
   type Tokenizer,
@@ -141,6 +142,32 @@ describe("a tokenizer from its files", () => {
     expect(() => checkTokenIds([-1], 10, "x")).toThrow(/-1 \(token 0\)/);
     expect(() => checkTokenIds([0.5], 10, "x")).toThrow(/0\.5/);
   });
+});
+
+test("a chat template comes from the config, one of several by name, or from a file of its own", async () => {
+  const { files } = byteFallbackTokenizer();
+  const definition = JSON.parse(files["tokenizer.json"]!) as Record<string, unknown>;
+  const paths = { path: "tokenizer.json", configPath: "tokenizer_config.json" };
+  const templateOf = (template: unknown): string | undefined =>
+    createTokenizerFrom(definition, { chat_template: template }, paths).chatTemplate;
+  expect(templateOf("{{ one }}")).toBe("{{ one }}");
+  const several = [
+    { name: "tool_use", template: "{{ tools }}" },
+    { name: "default", template: "{{ plain }}" },
+  ];
+  expect(templateOf(several)).toBe("{{ plain }}");
+  expect(templateOf(undefined)).toBeUndefined();
+  const path = await mkdtemp(join(tmpdir(), "slipstream-template-"));
+  try {
+    for (const [name, text] of Object.entries(files)) await writeFile(join(path, name), text);
+    await writeFile(join(path, "chat_template.jinja"), "{{ file }}");
+    const loaded = await loadTokenizer(path);
+    expect(loaded.chatTemplate).toBe("{{ file }}");
+    expect(loaded.files["chat_template.jinja"]).toBe("{{ file }}");
+    expect(loaded.encode("ab")).toEqual(createTokenizerFrom(definition, {}, paths).encode("ab"));
+  } finally {
+    await rm(path, { recursive: true });
+  }
 });
 
 describe("StreamDecoder", () => {

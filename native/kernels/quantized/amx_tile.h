@@ -120,7 +120,8 @@ inline void amx_whole_tile(const QuantizedRows& rows, const PanelBlock& block, c
     tile_load<0>(out, kRowBytes);
     tile_load<1>(out + 16, kRowBytes);
   }
-  for (int64_t k = 0; k < block.group; k += 64) {
+  for (int64_t k = 0; k < block.count * block.group; k += 64) {
+    prefetch_ahead(block, k / block.group);
     tile_load<4>(rows.values + k, rows.value_stride);
     tile_load<6>(block.groups + k * kColumns, 4 * kColumns);
     tile_dot_i8_u8<0, 4, 6>();

@@ -186,5 +186,72 @@ SLIPSTREAM_INLINE Vector negative_multiply_add(Vector a, Vector b, Vector c) {
 }
 #endif
 
+// Rounding to bytes: magnitudes as integers (ordered like the numbers, NaN above all), and integers nearest
+// to floats, ties to even, as bytes. `count` lanes take part in stores.
+#if defined(__AVX512F__)
+SLIPSTREAM_INLINE Lanes magnitude_bits(Vector a) {
+  return _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff));
+}
+SLIPSTREAM_INLINE Lanes larger(Lanes a, Lanes b) { return _mm512_max_epu32(a, b); }
+SLIPSTREAM_INLINE uint32_t largest_of(Lanes a) { return _mm512_reduce_max_epu32(a); }
+SLIPSTREAM_INLINE Integers nearest_integers(Vector a) { return _mm512_cvtps_epi32(a); }
+SLIPSTREAM_INLINE Integers add_integers(Integers a, Integers b) { return _mm512_add_epi32(a, b); }
+SLIPSTREAM_INLINE int32_t sum_of_integers(Integers a) { return _mm512_reduce_add_epi32(a); }
+SLIPSTREAM_INLINE void store_bytes(int8_t* p, Integers a, int count) {
+  _mm_mask_storeu_epi8(p, first(count), _mm512_cvtepi32_epi8(a));
+}
+#elif defined(__AVX2__)
+SLIPSTREAM_INLINE Lanes magnitude_bits(Vector a) {
+  return _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x7fffffff));
+}
+SLIPSTREAM_INLINE Lanes larger(Lanes a, Lanes b) { return _mm256_max_epu32(a, b); }
+SLIPSTREAM_INLINE uint32_t largest_of(Lanes a) {
+  __m128i four = _mm_max_epu32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4e));
+  four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0xb1));
+  return static_cast<uint32_t>(_mm_cvtsi128_si32(four));
+}
+SLIPSTREAM_INLINE Integers nearest_integers(Vector a) { return _mm256_cvtps_epi32(a); }
+SLIPSTREAM_INLINE Integers add_integers(Integers a, Integers b) { return _mm256_add_epi32(a, b); }
+SLIPSTREAM_INLINE int32_t sum_of_integers(Integers a) {
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
+  return _mm_cvtsi128_si32(four);
+}
+SLIPSTREAM_INLINE void store_bytes(int8_t* p, Integers a, int count) {
+  const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  int64_t bytes = _mm_cvtsi128_si64(_mm_packs_epi16(halves, halves));
+  std::memcpy(p, &bytes, static_cast<size_t>(count < 8 ? count : 8));
+}
+#elif defined(SLIPSTREAM_NEON)
+SLIPSTREAM_INLINE Lanes magnitude_bits(Vector a) { return vreinterpretq_u32_f32(vabsq_f32(a)); }
+SLIPSTREAM_INLINE Lanes larger(Lanes a, Lanes b) { return vmaxq_u32(a, b); }
+SLIPSTREAM_INLINE uint32_t largest_of(Lanes a) { return vmaxvq_u32(a); }
+SLIPSTREAM_INLINE Integers nearest_integers(Vector a) { return vcvtnq_s32_f32(a); }
+SLIPSTREAM_INLINE Integers add_integers(Integers a, Integers b) { return vaddq_s32(a, b); }
+SLIPSTREAM_INLINE int32_t sum_of_integers(Integers a) { return vaddvq_s32(a); }
+SLIPSTREAM_INLINE void store_bytes(int8_t* p, Integers a, int count) {
+  const int16x4_t halves = vmovn_s32(a);
+  int8_t bytes[8];
+  vst1_s8(bytes, vmovn_s16(vcombine_s16(halves, halves)));
+  for (int i = 0; i < count && i < 4; i++) p[i] = bytes[i];
+}
+#else
+SLIPSTREAM_INLINE Lanes magnitude_bits(Vector a) { return {std::bit_cast<uint32_t>(a.value) & 0x7fffffffu}; }
+SLIPSTREAM_INLINE Lanes larger(Lanes a, Lanes b) { return a.bits > b.bits ? a : b; }
+SLIPSTREAM_INLINE uint32_t largest_of(Lanes a) { return a.bits; }
+SLIPSTREAM_INLINE Integers nearest_integers(Vector a) {
+  // Adding and taking away 1.5 * 2^23 rounds a float of at most 2^22 to the nearest integer, ties to even.
+  constexpr float kRounder = 12582912.0f;
+  return static_cast<int32_t>((a.value + kRounder) - kRounder);
+}
+SLIPSTREAM_INLINE Integers add_integers(Integers a, Integers b) { return a + b; }
+SLIPSTREAM_INLINE int32_t sum_of_integers(Integers a) { return a; }
+SLIPSTREAM_INLINE void store_bytes(int8_t* p, Integers a, int count) {
+  if (count > 0) *p = static_cast<int8_t>(a);
+}
+#endif
+
 }  // namespace
 }  // namespace slipstream

@@ -96,7 +96,8 @@ SLIPSTREAM_INLINE int64_t byte_scratch(const QuantizedProduct& product) {
 }
 
 // Shares out among the tiles of a block what they are to prefetch: the next block, so that it comes while
-// this one is multiplied from the cache; a little further on in the stream where there is but one tile.
+// this one is multiplied from the cache. A single tile is better off with what the processor prefetches by
+// itself.
 class Prefetcher {
  public:
   SLIPSTREAM_INLINE Prefetcher(PanelBlock* block, bool in_blocks, int64_t rows)
@@ -191,7 +192,10 @@ inline void multiply_whole_panel(const QuantizedProduct& product, const WeightCo
   int64_t k = 0;
   do {
     const int64_t length = layout.group - k < step ? layout.group - k : step;
-    const PanelBlock block{weights + k * kColumns, 1, length, 0, 0, k == 0, k + length >= layout.group};
+    constexpr int64_t kPiece = 4 * kPieceSteps;
+    PanelBlock block{weights + k * kColumns,    length / kPiece, kPiece, 0, kPiece * kColumns, k == 0,
+                     k + length >= layout.group};
+    Prefetcher prefetcher(&block, rows > kMostRows, rows);
     int tile_rows = 0;
     int64_t row = 0;
 #if defined(SLIPSTREAM_BYTE_TILES)
@@ -199,6 +203,7 @@ inline void multiply_whole_panel(const QuantizedProduct& product, const WeightCo
       float* out = sums + row * kColumns;
       QuantizedRows from = product.rows.from(row_begin + row, 0, 0);
       from.values += k;
+      prefetcher.next(kTileRows);
       amx_whole_tile(from, block, scales, out);
       if (block.last) {
         finish_tile(weight.epilogue, out, kColumns, row_begin + row, kTileRows, panel * kColumns, columns);
@@ -211,6 +216,7 @@ inline void multiply_whole_panel(const QuantizedProduct& product, const WeightCo
       float* out = sums + row * kColumns;
       QuantizedRows from = product.rows.from(row_begin + row, 0, 0);
       from.values += k;
+      prefetcher.next(tile_rows);
       tile(from, block, scales, out);
       if (block.last) {
         finish_tile(weight.epilogue, out, kColumns, row_begin + row, tile_rows, panel * kColumns, columns);

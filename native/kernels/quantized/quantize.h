@@ -10,7 +10,6 @@
 #include "core/kernel.h"
 #include "kernels/matmul/simd.h"
 #include "kernels/quantized/repack.h"
-#include "kernels/quantized/rows.h"
 
 namespace slipstream {
 namespace {
@@ -18,6 +17,9 @@ namespace {
 constexpr int kLane = 16;        // columns at a time
 constexpr int kCandidates = 20;  // step sizes that 4 bits try
 constexpr float kCandidateStep = 0.125f;
+
+// Adding and taking away 1.5 * 2^23 rounds a float of at most 2^22 to the nearest integer, ties to even.
+constexpr float kRounder = 12582912.0f;
 
 using LaneFloats = float[kLane];
 

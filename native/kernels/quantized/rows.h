@@ -1,40 +1,26 @@
-// The kernel `quantize_rows` of docs/kernels.md: activations in bytes, a symmetric scale for each group.
-// Plain loops over pieces of fixed length, which compilers turn into vectors: every operation is rounded by
-// itself, so that all variants give the same bits.
+// The kernel `quantize_rows` of docs/kernels.md: activations in bytes, a symmetric scale for each group. An
+// element is multiplied and rounded once each: all variants give the same bits.
 #pragma once
 
 #include <cstring>
 
 #include "core/kernel.h"
-#include "kernels/matmul/simd.h"
+#include "kernels/quantized/dot.h"
 #include "kernels/quantized/layout.h"
 
 namespace slipstream {
 namespace {
 
-constexpr int kPiece = 16;
-// Adding and taking away 1.5 * 2^23 rounds a float of at most 2^22 to the nearest integer, ties to even.
-constexpr float kRounder = 12582912.0f;
+SLIPSTREAM_INLINE int lanes_left(int64_t count) { return static_cast<int>(count < kWidth ? count : kWidth); }
 
-// The bits of the largest magnitude: as integers, magnitudes are ordered like the numbers, and NaN is above
-// all.
+// The bits of the largest magnitude of a group.
 template <class S>
 SLIPSTREAM_INLINE uint32_t largest_magnitude(const S* x, int64_t count) {
-  uint32_t lanes[kPiece] = {};
-  int64_t i = 0;
-  for (; i + kPiece <= count; i += kPiece) {
-    for (int lane = 0; lane < kPiece; lane++) {
-      const uint32_t bits = std::bit_cast<uint32_t>(to_float(x[i + lane])) & 0x7fffffffu;
-      lanes[lane] = bits > lanes[lane] ? bits : lanes[lane];
-    }
+  Lanes lanes = no_lanes();
+  for (int64_t i = 0; i < count; i += kWidth) {
+    lanes = larger(lanes, magnitude_bits(load(x + i, lanes_left(count - i))));
   }
-  uint32_t largest = 0;
-  for (const uint32_t lane : lanes) largest = lane > largest ? lane : largest;
-  for (; i < count; i++) {
-    const uint32_t bits = std::bit_cast<uint32_t>(to_float(x[i])) & 0x7fffffffu;
-    largest = bits > largest ? bits : largest;
-  }
-  return largest;
+  return largest_of(lanes);
 }
 
 // The factor from numbers of at most `largest` to bytes; 0 where there is none that is finite.
@@ -45,24 +31,14 @@ SLIPSTREAM_INLINE float byte_factor(float largest) {
 // Quantizes one group; returns the sum of its bytes.
 template <class S>
 SLIPSTREAM_INLINE int32_t quantize_group(const S* x, int64_t count, float factor, int8_t* values) {
-  int32_t lanes[kPiece] = {};
-  int64_t i = 0;
-  for (; i + kPiece <= count; i += kPiece) {
-    for (int lane = 0; lane < kPiece; lane++) {
-      const float rounded = (to_float(x[i + lane]) * factor + kRounder) - kRounder;
-      const int32_t value = static_cast<int32_t>(rounded);
-      values[i + lane] = static_cast<int8_t>(value);
-      lanes[lane] += value;
-    }
+  Integers sums = splat_integer(0);
+  for (int64_t i = 0; i < count; i += kWidth) {
+    const int lanes = lanes_left(count - i);
+    const Integers integers = nearest_integers(multiply(load(x + i, lanes), splat(factor)));
+    store_bytes(values + i, integers, lanes);
+    sums = add_integers(sums, integers);
   }
-  int32_t sum = 0;
-  for (const int32_t lane : lanes) sum += lane;
-  for (; i < count; i++) {
-    const int32_t value = static_cast<int32_t>((to_float(x[i]) * factor + kRounder) - kRounder);
-    values[i] = static_cast<int8_t>(value);
-    sum += value;
-  }
-  return sum;
+  return sum_of_integers(sums);
 }
 
 template <class S>

@@ -181,7 +181,8 @@ SLIPSTREAM_INLINE void grouped_pass(const QuantizedRows& rows, const PanelBlock&
 }
 
 // The same where one scale serves a whole column: sums stay integers (in the memory of `out`) to the end. The
-// block is [begin, begin + k) of the one group; `groups` is at its first weight.
+// block is a part of the one group, in pieces of kPieceSteps steps.
+constexpr int kPieceSteps = 8;
 template <int kRows>
 SLIPSTREAM_INLINE void whole_pass(const QuantizedRows& rows, const PanelBlock& block, const float* scales,
                                   int pass, float* out) {
@@ -196,7 +197,11 @@ SLIPSTREAM_INLINE void whole_pass(const QuantizedRows& rows, const PanelBlock& b
       dots[row][v] = block.first ? start : load_integers(out + row * kColumns + v * kWidth);
     }
   }
-  add_group<kRows, 8, 0>(block.groups + 4 * column, block.group / 4, rows.values, rows.value_stride, 0, dots);
+  for (int64_t g = 0; g < block.count; g++) {
+    if (pass == 0) prefetch_ahead(block, g);
+    add_group<kRows, 8, kPieceSteps>(block.groups + g * block.group_bytes + 4 * column, 0,
+                                     rows.values + g * block.group, rows.value_stride, 0, dots);
+  }
 #pragma GCC unroll 16
   for (int row = 0; row < kRows; row++) {
 #pragma GCC unroll 4

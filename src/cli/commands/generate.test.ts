@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { loadOptionsOf } from "../options.ts";
 import { defineGenerate, type GenerateCommandOptions } from "./generate.ts";
 
 /** The options that a command line comes to. */
@@ -46,6 +47,20 @@ test("every option", async () => {
   });
 });
 
+test("weights quantized at load", async () => {
+  const int4 = await parse("m", "--prompt", "a", "--quant", "int4", "--group", "128");
+  expect(loadOptionsOf(int4)).toEqual({ precision: "f32", quantization: { kind: "int4", group: 128 } });
+  const plain = await parse("m", "--prompt", "a", "--quant", "int4", "--precision", "bf16");
+  expect(loadOptionsOf(plain)).toEqual({ precision: "bf16", quantization: { kind: "int4", group: 32 } });
+  expect(loadOptionsOf(await parse("m", "--prompt", "a", "--quant", "int8"))).toEqual({
+    precision: "f32",
+    quantization: { kind: "int8" },
+  });
+  expect(loadOptionsOf(await parse("m", "--prompt", "a"))).toEqual({ precision: "f32" });
+  const alone = await parse("m", "--prompt", "a", "--group", "32");
+  expect(() => loadOptionsOf(alone)).toThrow(/--quant int4 alone[\s\S]*no --quant/);
+});
+
 test("an empty prompt is a prompt, and one may begin with a dash", async () => {
   expect((await parse("m", "--prompt", "")).prompt).toBe("");
   expect((await parse("m", "--prompt", "- one")).prompt).toBe("- one");
@@ -65,6 +80,8 @@ test.each([
   ["m", "expected: --prompt TEXT or --ids LIST"],
   ["--prompt a", "missing required argument 'MODEL'"],
   ["m --prompt a --precision f8", "Allowed choices are f32, bf16"],
+  ["m --prompt a --quant int2", "Allowed choices are int8, int4"],
+  ["m --prompt a --quant int4 --group 7", "Allowed choices are 32, 128"],
 ])("%s is refused: %s", async (line, message) => {
   await expect(parse(...line.split(" "))).rejects.toThrow(message);
 });

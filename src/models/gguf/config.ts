@@ -55,14 +55,22 @@ function specialTokens({ metadata }: GgufFile): ConfigJson {
   };
 }
 
-function gpt2Config({ metadata, tensors }: GgufFile): ConfigJson {
+/** The number of layers: no more than there are tensors, so that a corrupt file builds no endless model. */
+function blockCount({ metadata, tensors }: GgufFile, key: string): number {
+  const count = metadata.need(key, "count");
+  if (count <= tensors.size) return count;
+  throw metadata.error(key, `at most ${tensors.size}, the number of tensors`, String(count));
+}
+
+function gpt2Config(file: GgufFile): ConfigJson {
+  const { metadata, tensors } = file;
   const size = metadata.need("gpt2.embedding_length", "count");
   return {
     model_type: "gpt2",
     architectures: ["GPT2LMHeadModel"],
     n_embd: size,
     n_head: metadata.need("gpt2.attention.head_count", "count"),
-    n_layer: metadata.need("gpt2.block_count", "count"),
+    n_layer: blockCount(file, "gpt2.block_count"),
     n_inner: metadata.get("gpt2.feed_forward_length", "count") ?? 4 * size,
     n_positions: metadata.need("gpt2.context_length", "count"),
     layer_norm_epsilon: shortest(metadata.need("gpt2.attention.layer_norm_epsilon", "number")),
@@ -92,6 +100,9 @@ async function decoderConfig(
   const heads = metadata.need(key("attention.head_count"), "count");
   const headSize =
     metadata.get(key("attention.key_length"), "count") ?? Math.floor(size / Math.max(1, heads));
+  if (headSize % 2 !== 0) {
+    throw metadata.error(key("attention.key_length"), "an even size of a head", String(headSize));
+  }
   requireSameSize(file, key("attention.value_length"), headSize);
   requireSameSize(file, key("rope.dimension_count"), headSize);
   return {
@@ -99,7 +110,7 @@ async function decoderConfig(
     architectures: [decoderClasses[type]],
     hidden_size: size,
     intermediate_size: metadata.need(key("feed_forward_length"), "count"),
-    num_hidden_layers: metadata.need(key("block_count"), "count"),
+    num_hidden_layers: blockCount(file, key("block_count")),
     num_attention_heads: heads,
     num_key_value_heads: metadata.get(key("attention.head_count_kv"), "count") ?? heads,
     head_dim: headSize,

@@ -1,9 +1,19 @@
-import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createNativeBackend, createReferenceBackend } from "../../backends.ts";
+import { InternalError, SlipstreamError } from "../../base/errors.ts";
 import { PhiloxStream } from "../../base/random.ts";
 import { elementCount } from "../../base/shape.ts";
 import {
@@ -241,6 +251,11 @@ describe("refuses", () => {
       /value_length"[\s\S]*64, the size of a head[\s\S]*32/,
     ],
     [
+      "layers without end",
+      { metadata: [["llama.block_count", uint32(2 ** 32 - 1)]] },
+      /block_count"[\s\S]*at most 12, the number of tensors[\s\S]*4294967295/,
+    ],
+    [
       "no heads",
       { metadata: [["llama.attention.head_count", string("4")]] },
       /head_count"[\s\S]*whole number[\s\S]*"4"/,
@@ -266,6 +281,29 @@ describe("refuses", () => {
     await writeLlama(path, f32, change);
     await expect(loadModelWith(backend, path)).rejects.toThrow(message);
   });
+});
+
+test("random damage to a whole model's file ends in a message, never in a fault of the program or a hang", async () => {
+  const path = join(folder, "damaged.gguf");
+  const good = join(folder, "good.gguf");
+  await convert(join(golden, "llama"), good, "F32");
+  const whole = readFileSync(good);
+  const headerBytes = whole.indexOf("output_norm.weight") + 100;
+  const change = fc.tuple(fc.nat(headerBytes - 1), fc.oneof(fc.nat(255), fc.constantFrom(0, 1, 127, 255)));
+  await fc.assert(
+    fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 3 }), async (changes) => {
+      const bytes = Buffer.from(whole);
+      for (const [at, value] of changes) bytes[at] = value;
+      writeFileSync(path, bytes);
+      try {
+        await loadModelWith(backend, path);
+      } catch (cause) {
+        expect(cause).toBeInstanceOf(SlipstreamError);
+        expect(cause).not.toBeInstanceOf(InternalError);
+      }
+    }),
+    { numRuns: 400 },
+  );
 });
 
 test("types that rows do not fit fall back, and four bits spare the output", async () => {

@@ -1,8 +1,10 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
+import { InternalError, SlipstreamError } from "../../base/errors.ts";
 import { type GgufEntry, openGguf, writeGguf } from "../../checkpoint/gguf/index.ts";
 import type { JsonObject } from "../../checkpoint/index.ts";
 import { createTokenizer, type Tokenizer, trainTokenizer } from "../../data/index.ts";
@@ -220,6 +222,27 @@ describe("refuses", () => {
     entries.set("tokenizer.ggml.pre", { type: "string", value: "gpt-2" });
     await expect(write(entries).then(loadModelTokenizer)).rejects.toThrow(/two tokens in merge 0[\s\S]*"ab"/);
   });
+});
+
+test("random damage ends in a message, never in a fault of the program or a hang", async () => {
+  const whole = readFileSync(await write(sentencePiece(["bc", "▁a", "▁abc", "▁", "a", "b", "c"])));
+  const path = join(folder, "damaged.gguf");
+  const change = fc.tuple(fc.nat(whole.length - 1), fc.nat(255));
+  await fc.assert(
+    fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 3 }), async (changes) => {
+      const bytes = Buffer.from(whole);
+      for (const [at, value] of changes) bytes[at] = value;
+      writeFileSync(path, bytes);
+      try {
+        const tokenizer = await loadModelTokenizer(path);
+        tokenizer.decode(tokenizer.encode("abc a"));
+      } catch (cause) {
+        expect(cause).toBeInstanceOf(SlipstreamError);
+        expect(cause).not.toBeInstanceOf(InternalError);
+      }
+    }),
+    { numRuns: 400 },
+  );
 });
 
 const story = join(dirname(fileURLToPath(import.meta.url)), "../../../../shared/data/stories260K");

@@ -237,7 +237,7 @@ export class ApiServer {
     const { socket } = request;
     const cut = setTimeout(() => {
       if (!request.complete) socket.destroy();
-    }, linger);
+    }, linger).unref();
     request.on("close", () => clearTimeout(cut));
   }
 

@@ -25,7 +25,7 @@ let alone: Answer[];
 
 /** The texts of ids, out of the tokenizer's file. */
 function textsOf(ids: readonly number[]): string[] {
-  const { model } = JSON.parse(place.read(place.model, "tokenizer.json")) as {
+  const { model } = JSON.parse(place.read(place.trained, "tokenizer.json")) as {
     model: { vocab: Record<string, number> };
   };
   const texts = new Map(Object.entries(model.vocab).map(([piece, id]) => [id, piece]));

@@ -82,7 +82,8 @@ function checkHistogram({ name, samples }: Family): void {
     const series = buckets.get(JSON.stringify(Object.entries(labels).sort()));
     if (series === undefined) throw new Error(`a count of ${name} has no buckets`);
     const [bound, last] = series.at(-1)!;
-    if (bound !== Infinity || last !== value) throw new Error(`${name} ends at ${bound} with ${last} of ${value}`);
+    if (bound !== Infinity || last !== value)
+      throw new Error(`${name} ends at ${bound} with ${last} of ${value}`);
     for (const [index, [upper, count]] of series.entries()) {
       const [lower, less] = series[index - 1] ?? [-Infinity, 0];
       if (upper <= lower || count < less) throw new Error(`buckets of ${name} are out of order`);
@@ -126,7 +127,7 @@ export function parseMetrics(text: string): Map<string, Family> {
 }
 
 /** The value of the one sample with this name and these labels, whatever others it has. @throws where there is none */
-export function valueOf(
+export function metricOf(
   families: ReadonlyMap<string, Family>,
   name: string,
   labels: Readonly<Record<string, string>> = {},

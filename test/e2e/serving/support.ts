@@ -1,5 +1,5 @@
 import { type Config, type Outcome, type Running, Workplace } from "../support.ts";
-import { type Family, parseMetrics, valueOf } from "./prometheus.ts";
+import { type Family, metricOf, parseMetrics } from "./prometheus.ts";
 
 const animals = ["whale", "otter", "heron", "lynx", "mole"];
 const verbs = ["swims past", "looks at", "follows", "hears"];
@@ -45,7 +45,9 @@ const chatTemplate = `{%- if tools %}
 {%- if add_generation_prompt %}{{- 'assistant: ' }}{%- endif %}`;
 
 /** Prompts that a test may send; the model answers each otherwise. */
-export const prompts: readonly string[] = animals.flatMap((animal) => verbs.map((verb) => `The ${animal} ${verb}`));
+export const prompts: readonly string[] = animals.flatMap((animal) =>
+  verbs.map((verb) => `The ${animal} ${verb}`),
+);
 
 /** What a server holds once nobody wants anything of it. */
 export const gauges = [
@@ -98,7 +100,7 @@ export class LiveServer {
     return fetch(this.url + path, {
       method: "POST",
       headers: { "content-type": "application/json", ...headers },
-      body: typeof body === "string" || body instanceof Uint8Array ? (body as BodyInit) : JSON.stringify(body),
+      body: typeof body === "string" || body instanceof Uint8Array ? body : JSON.stringify(body),
       ...rest,
     });
   }
@@ -119,7 +121,7 @@ export class LiveServer {
 
   /** One number of /metrics. */
   async metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
-    return valueOf(await this.metrics(), name, labels);
+    return metricOf(await this.metrics(), name, labels);
   }
 
   /** The status of /health. */
@@ -133,7 +135,7 @@ export class LiveServer {
   async idle(): Promise<void> {
     await eventually("every gauge back to zero", async () => {
       const families = await this.metrics();
-      return gauges.every((name) => valueOf(families, name) === 0);
+      return gauges.every((name) => metricOf(families, name) === 0);
     });
   }
 
@@ -169,7 +171,8 @@ export interface StartOptions {
 
 /** A folder with a trained model, `out/model`, and the servers that were started on it. */
 export class ServingPlace extends Workplace {
-  readonly model = "out/model";
+  /** Where the trained model is. */
+  readonly trained = "out/model";
   readonly #servers: LiveServer[] = [];
 
   /** Trains the model, which takes a second. */
@@ -177,13 +180,13 @@ export class ServingPlace extends Workplace {
     const place = new ServingPlace();
     place.write("text.txt", text);
     await place.train([place.config(config)]);
-    place.write(`${place.model}/chat_template.jinja`, chatTemplate);
+    place.write(`${place.trained}/chat_template.jinja`, chatTemplate);
     return place;
   }
 
   /** Starts a server and waits until it is ready. @throws Error with what it wrote, where it ends before */
   async serve(parameters: readonly string[] = [], options: StartOptions = {}): Promise<LiveServer> {
-    const { model = this.model, environment = {} } = options;
+    const { model = this.trained, environment = {} } = options;
     const command = ["serve", model, "--port", "0", ...parameters];
     const running = this.start(command, { SLIPSTREAM_API_KEY: "", ...environment });
     const [, url] = await running.seen(/^serving \S+ at (http:\/\/127\.0\.0\.1:\d+)$/m);
@@ -193,9 +196,12 @@ export class ServingPlace extends Workplace {
   }
 
   /** What `slipstream generate` answers greedily: the ids of the answer, and its text. */
-  async generate(prompt: string, maxTokens: number): Promise<{ readonly ids: number[]; readonly text: string }> {
+  async generate(
+    prompt: string,
+    maxTokens: number,
+  ): Promise<{ readonly ids: number[]; readonly text: string }> {
     const { status, output, errors } = await this.run([
-      ...["generate", this.model, "--prompt", prompt, "--max-tokens", String(maxTokens)],
+      ...["generate", this.trained, "--prompt", prompt, "--max-tokens", String(maxTokens)],
       ...["--temperature", "0", "--json"],
     ]);
     if (status !== 0) throw new Error(errors);
