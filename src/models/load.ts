@@ -17,6 +17,7 @@ import { Model, type ModelParts } from "./model.ts";
 import { WeightPacker } from "./pack_weights.ts";
 import { planQuantization, type Quantization, refuseSecondQuantization } from "./quantization.ts";
 import { transposed } from "./transpose.ts";
+import { WeightMemory } from "./weight_memory.ts";
 
 /** In which numbers a model computes. */
 export type Precision = "f32" | "bf16";
@@ -80,7 +81,8 @@ async function readPacked(folder: string, parts: Parts, quantization?: Quantizat
   }
   const weights = new Map<string, TensorData>();
   const quantized = new Map<string, QuantizedParameter>();
-  const packer = new WeightPacker(backend);
+  const memory = new WeightMemory(backend);
+  const packer = new WeightPacker(backend, memory);
   try {
     for (const parameter of parameters.values()) {
       const { name, shape } = parameter;
@@ -98,9 +100,9 @@ async function readPacked(folder: string, parts: Parts, quantization?: Quantizat
         quantized.set(name, packed);
         weights.set(name, await packer.quantize(packed, matrix, "f32"));
       } else {
-        const memory = backend.allocate(dtype, elementCount(shape));
-        await folderWeights.read(parameter, memory, dtype);
-        weights.set(name, memory);
+        const floats = memory.allocate(dtype, elementCount(shape));
+        await folderWeights.read(parameter, floats, dtype);
+        weights.set(name, floats);
       }
     }
   } finally {
@@ -145,8 +147,9 @@ async function loadModelFolder(backend: Backend, folder: string, options: LoadOp
     return new Model({ ...parts, ...(await readPacked(folder, parts, quantization)) });
   }
   const weights = new Map<string, TensorData>();
+  const memory = new WeightMemory(backend);
   for (const { name, shape } of space.table.values())
-    weights.set(name, backend.allocate(dtype, elementCount(shape)));
+    weights.set(name, memory.allocate(dtype, elementCount(shape)));
   await readWeights(folder, family, space.table, (name) => weights.get(name)!);
   return new Model({ ...parts, weights });
 }

@@ -8,6 +8,7 @@ import {
 import { leaf } from "../graph/build.ts";
 import { apply, buildGraph, type Value } from "../graph/graph.ts";
 import type { Backend, Executable } from "../runtime/backend.ts";
+import type { WeightMemory } from "./weight_memory.ts";
 
 /**
  * Makes packed weights (u8, `QuantizedParameter`) with a backend's own kernels. Programs are compiled once a
@@ -15,10 +16,13 @@ import type { Backend, Executable } from "../runtime/backend.ts";
  */
 export class WeightPacker {
   readonly #backend: Backend;
+  readonly #memory: WeightMemory;
   readonly #programs = new Map<string, Executable>();
 
-  constructor(backend: Backend) {
+  /** @param memory where packed weights are to lie */
+  constructor(backend: Backend, memory: WeightMemory) {
     this.#backend = backend;
+    this.#memory = memory;
   }
 
   /** Packs the raw bytes of GGUF blocks of a matrix [rows, columns] in memory of their own. */
@@ -54,7 +58,7 @@ export class WeightPacker {
       program = this.#backend.compile(buildGraph(key, [{ name: "packed", value: build("source") }]));
       this.#programs.set(key, program);
     }
-    const packed = this.#backend.allocate("u8", packedBytes(format, rows, columns));
+    const packed = this.#memory.allocate("u8", packedBytes(format, rows, columns));
     await program.run({ source, packed });
     return packed;
   }

@@ -9,6 +9,7 @@ import type { ModelFamily } from "../family.ts";
 import { Model, type ModelParts } from "../model.ts";
 import { WeightPacker } from "../pack_weights.ts";
 import { matrixOf, planQuantization, type Quantization, refuseSecondQuantization } from "../quantization.ts";
+import { WeightMemory } from "../weight_memory.ts";
 import { configOfGguf, readArchitecture } from "./config.ts";
 import { matchParameters, ParameterBuffer, type StoredParameter } from "./parameters.ts";
 
@@ -93,15 +94,16 @@ async function readStored(
   const { backend, dtype, family } = parts;
   const weights = new Map<string, TensorData>();
   const quantized = new Map<string, QuantizedParameter>();
-  const packer = new WeightPacker(backend);
+  const memory = new WeightMemory(backend);
+  const packer = new WeightPacker(backend, memory);
   const load = async (one: StoredParameter, buffer: ParameterBuffer): Promise<TensorData> => {
     const { tensor, parameter } = one;
     const treatment = treatmentOf(one, family, options, file.path);
     switch (treatment.kind) {
       case "float": {
-        const memory = backend.allocate(dtype, elementCount(parameter.shape));
-        await buffer.into(one, memory, dtype);
-        return memory;
+        const floats = memory.allocate(dtype, elementCount(parameter.shape));
+        await buffer.into(one, floats, dtype);
+        return floats;
       }
       case "repack": {
         const { type, packed } = treatment;
