@@ -29,8 +29,8 @@ export interface EngineSettings {
   /** Blocks of the cache; `cacheBytes` says the same in bytes. */
   readonly blocks?: number;
   /**
-   * Bytes of the cache at the most; by default enough for every sequence at full length, up to 2 GiB or a quarter of
-   * the memory that the process may still take.
+   * Bytes of the cache at the most; by default enough for 1,024 tokens of every sequence and for two of full
+   * length, up to 4 GiB or a quarter of the memory that the process may still take.
    */
   readonly cacheBytes?: number;
   /** The model's dtype by default. */
@@ -72,10 +72,14 @@ export interface EngineLimits {
   readonly policy: SchedulingPolicy;
 }
 
-const mostDefaultCacheBytes = 2 * 2 ** 30;
+/** The most that the cache takes unless more is asked for. */
+const mostDefaultCacheBytes = 4 * 2 ** 30;
 
-function defaultCacheBytes(): number {
-  return Math.min(mostDefaultCacheBytes, process.availableMemory() / 4);
+/** The default cache has so many tokens for every sequence, and room for two of full length. */
+const usualTokens = 1024;
+
+function defaultCacheBytes(wanted: number): number {
+  return Math.min(wanted, mostDefaultCacheBytes, process.availableMemory() / 4);
 }
 
 /**
@@ -115,7 +119,10 @@ export function resolveSettings(settings: EngineSettings, model: Model): EngineL
   );
   const fullBlocks = Math.ceil(wantedContext / blockSize);
   const sequences = Math.min(maximumSequences, tokenBudget);
-  const affordable = Math.floor((settings.cacheBytes ?? defaultCacheBytes()) / blockBytes);
+  const usualBlocks = Math.max(2 * fullBlocks, Math.ceil(usualTokens / blockSize) * sequences);
+  const affordable = Math.floor(
+    (settings.cacheBytes ?? defaultCacheBytes(usualBlocks * blockBytes)) / blockBytes,
+  );
   const blocks = count(
     settings.blocks === undefined && settings.cacheBytes !== undefined ? "cacheBytes" : "blocks",
     settings.blocks ?? Math.min(affordable, fullBlocks * sequences),
