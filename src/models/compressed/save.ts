@@ -1,7 +1,12 @@
 import { join } from "node:path";
-import { encode, fromF16Bits, type TensorData, toF16Bits } from "../../base/dtype.ts";
+import { fromF16Bits, toF16Bits } from "../../base/dtype.ts";
 import { ConfigError } from "../../base/errors.ts";
-import { type TensorSource, writeFileAtomically, writeSafetensors } from "../../checkpoint/index.ts";
+import {
+  convertDType,
+  type TensorSource,
+  writeFileAtomically,
+  writeSafetensors,
+} from "../../checkpoint/index.ts";
 import type { Parameter } from "../../nn/parameters.ts";
 import { matrixOf } from "../quantization.ts";
 import type { ModelSource } from "../source.ts";
@@ -66,7 +71,7 @@ export async function writeCompressed(
 function floatSource(source: ModelSource, parameter: Parameter): TensorSource {
   const { name, shape } = parameter;
   const { dtype } = source;
-  return { name, shape, dtype, data: async () => encode(dtype, await source.read(parameter)) };
+  return { name, shape, dtype, data: async () => convertDType(await source.read(parameter), "f32", dtype) };
 }
 
 function quantizedSources(
@@ -76,8 +81,7 @@ function quantizedSources(
 ): TensorSource[] {
   const { name } = parameter;
   const [rows, columns] = parameter.shape as readonly [number, number];
-  // The tensors of one weight are not asked for one after another: integers are made again for the scales.
-  const integers = async (): Promise<IntegerMatrix> => {
+  const quantize = async (): Promise<IntegerMatrix> => {
     const matrix = await source.read(parameter);
     return scheme.kind === "int8"
       ? quantizeRows(matrix, rows, columns)
@@ -85,26 +89,33 @@ function quantizedSources(
           fromF16Bits(toF16Bits(value)),
         );
   };
-  const scale = {
+  const scalesOf = (scales: () => Promise<Float32Array>): TensorSource => ({
     name: `${name}_scale`,
     dtype: "f32",
     shape: [rows, scheme.kind === "int8" ? 1 : columns / scheme.group],
-    data: async (): Promise<TensorData> => (await integers()).scales,
-  } as const;
+    data: scales,
+  });
   if (scheme.kind === "int8") {
+    // Files begin with the largest elements, so that bytes come long after their scales: they are made anew.
     return [
-      { name, dtype: "i8", shape: [rows, columns], data: async () => (await integers()).values },
-      scale,
+      { name, dtype: "i8", shape: [rows, columns], data: async () => (await quantize()).values },
+      scalesOf(async () => (await quantize()).scales),
     ];
   }
+  // Packed numbers and their scales are written one after the other.
+  let scales: Float32Array | undefined;
   return [
     {
       name: `${name}_packed`,
       dtype: "i32",
       shape: [rows, columns / 8],
-      data: async () => packNibbles(await integers()),
+      data: async () => {
+        const matrix = await quantize();
+        scales = matrix.scales;
+        return packNibbles(matrix);
+      },
     },
-    scale,
+    scalesOf(async () => scales ?? (await quantize()).scales),
     { name: `${name}_shape`, dtype: "i32", shape: [2], data: () => Int32Array.of(rows, columns) },
   ];
 }

@@ -1,5 +1,4 @@
 import { basename } from "node:path";
-import { toBf16Bits, toF16Bits } from "../../base/dtype.ts";
 import { ConfigError } from "../../base/errors.ts";
 import {
   type GgufEntry,
@@ -11,6 +10,7 @@ import {
   tensorTypes,
   writeGguf,
 } from "../../checkpoint/gguf/index.ts";
+import { convertDType } from "../../checkpoint/index.ts";
 import type { Parameter } from "../../nn/parameters.ts";
 import type { ModelSource } from "../source.ts";
 import { transposed } from "../transpose.ts";
@@ -133,11 +133,11 @@ function tensorOf(
 export function encodeTensor(type: TensorTypeName, values: Float32Array): Uint8Array {
   switch (type) {
     case "F32":
-      return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
     case "F16":
-      return new Uint8Array(Uint16Array.from(values, toF16Bits).buffer);
-    case "BF16":
-      return new Uint8Array(Uint16Array.from(values, toBf16Bits).buffer);
+    case "BF16": {
+      const floats = convertDType(values, "f32", type.toLowerCase() as "f32" | "f16" | "bf16");
+      return new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength);
+    }
     default: {
       const bytes = new Uint8Array(tensorBytes(type, values.length));
       quantizeBlocks(type, values, bytes);
