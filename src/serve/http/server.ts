@@ -41,6 +41,7 @@ export class ApiServer {
   readonly #metrics = new ServerMetrics();
   readonly #exchanges = new Set<Exchange>();
   readonly #answering = new WeakMap<Duplex, ServerResponse>();
+  #address: AddressInfo | undefined;
   #service: Service | undefined;
   #closing: Promise<void> | undefined;
 
@@ -80,15 +81,16 @@ export class ApiServer {
       server.#server.once("error", (error) => reject(explainListen(error, host, port)));
       server.#server.listen({ host, port }, resolve);
     });
+    server.#address = server.#server.address() as AddressInfo;
     if (!isLoopback(host) && server.#keys.open) {
       server.#log.warning("anybody who reaches this address can use the model: set an API key", { host });
     }
     return server;
   }
 
-  /** Where the server listens, such as `http://127.0.0.1:8000`. */
+  /** Where the server listens or listened, such as `http://127.0.0.1:8000`. */
   get url(): string {
-    const { address, port, family } = this.#server.address() as AddressInfo;
+    const { address, port, family } = this.#address!;
     return `http://${family === "IPv6" ? `[${address}]` : address}:${port}`;
   }
 
