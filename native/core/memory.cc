@@ -14,6 +14,8 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 Memory::Memory(size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
+  // No address space is larger; sums below must not wrap around.
+  if (bytes > size_t{1} << 56) throw std::bad_alloc();
   const size_t page = bytes >= kHugePage ? kHugePage : 4096;
   mapped_ = (bytes + page - 1) / page * page;
   // Huge pages begin at multiples of their size: a page more is mapped, and its ends are given back.
