@@ -17,7 +17,7 @@
 namespace slipstream {
 namespace {
 
-constexpr int64_t kQuantizedRowBlock = 504;  // whole tiles of 6
+constexpr int64_t kQuantizedRowBlock = 528;  // whole tiles of 6 and of 16
 // Of a panel, at a time: two blocks stay in the near caches, and long ones cost many rows less.
 constexpr int64_t kBlockBytes = 17 << 10, kShortBlockBytes = 9 << 10, kFewRows = 32;
 SLIPSTREAM_INLINE int64_t block_bytes(int64_t rows) {

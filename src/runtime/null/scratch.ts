@@ -31,11 +31,11 @@ function scratchOf(node: AnyNode): Scratch {
     case "matmul_packed":
       return { each: productBytes, shared: 0 };
     case "matmul_quantized": {
-      // Float sums of a panel, 504 rows at the most (native/kernels/quantized/matmul.h).
+      // Float sums of a panel, 528 rows at the most (native/kernels/quantized/matmul.h).
       const rows = boundShape(shapeOf(node.inputs[0]!))
         .slice(0, -1)
         .reduce((a, b) => a * b, 1);
-      return { each: 4 * panelColumns * Math.min(rows, 504), shared: 0 };
+      return { each: 4 * panelColumns * Math.min(rows, 528), shared: 0 };
     }
     case "linear_cross_entropy":
     case "linear_cross_entropy_gradient": {
