@@ -429,7 +429,7 @@ describe("GGUF files that are broken", () => {
   test("lengths past the end", async () => {
     // How many tensors, how many entries, and the length of the first entry's name.
     for (const at of [8, 16, 24]) {
-      for (const length of [2n ** 63n - 1n, 2n ** 40n]) {
+      for (const length of [2n ** 64n - 1n, 2n ** 40n]) {
         const said = await failure(changed((bytes) => bytes.writeBigUInt64LE(length, at)));
         expect(said).toMatch(/GGUF file/);
       }
@@ -437,7 +437,7 @@ describe("GGUF files that are broken", () => {
   });
 
   test("a file that was cut off, anywhere", async () => {
-    for (const size of [0, 3, 30, 700, statSync(place.path("whole.gguf")).size - 100]) {
+    for (const size of [0, 30, 700, statSync(place.path("whole.gguf")).size - 100]) {
       const name = changed(() => {});
       truncateSync(place.path(name), size);
       expect(await failure(name)).toMatch(/GGUF/);
