@@ -25,7 +25,16 @@ async function askDecently(): Promise<string> {
 
 beforeAll(async () => {
   place = await ServingPlace.create();
-  server = await place.serve(["--api-key", key, "--max-body", String(bodyLimit), "--max-answers", "16"]);
+  server = await place.serve([
+    "--api-key",
+    key,
+    "--max-body",
+    String(bodyLimit),
+    "--max-answers",
+    "16",
+    "--max-sequences",
+    "8",
+  ]);
   decent = await askDecently();
 });
 afterAll(() => place.close());
@@ -143,6 +152,8 @@ describe("fields", () => {
     ["a bias of a thousand", completions, { logit_bias: { 5: 1000 } }, "logit_bias.5"],
     ["a stop token beyond the vocabulary", completions, { stop_token_ids: [400] }, "stop_token_ids[0]"],
     ["negative stop tokens", chat, { stop_token_ids: [3, -1] }, "stop_token_ids[1]"],
+    ["six hundred stop tokens", chat, { stop_token_ids: new Array(600).fill(3) }, "stop_token_ids"],
+    ["more answers than run at once", completions, { n: 9 }, "n"],
     ["a thousand stops", completions, { stop: new Array(1000).fill("a") }, "stop"],
     ["a stop of great length", completions, { stop: long }, "stop[0]"],
     ["a fractional seed", completions, { seed: 0.1 }, "seed"],
