@@ -276,9 +276,10 @@ test("a client that never reads costs no more than its answer, and others go on"
   const answered = { handler: path, status: "200" };
   expect(await server.metric("http_requests_total", answered), "it is still being sent").toBe(4);
   expect(await server.metric("process_resident_memory_bytes")).toBeLessThan(2 ** 30);
-  socket.destroy();
   expect(await server.health()).toBe(200);
-  await server.stop();
+  // Nor does the end wait for it.
+  expect((await server.stop()).status).toBe(0);
+  socket.destroy();
 });
 
 describe("SIGTERM under load", () => {

@@ -47,9 +47,16 @@ async function ask(server: LiveServer, prompt: string): Promise<Answer> {
   return answerOf(await server.answer("/v1/completions", request(prompt)));
 }
 
+/** Answers to one request after the other. */
+async function askAlone(server: LiveServer): Promise<Answer[]> {
+  const answers: Answer[] = [];
+  for (const prompt of asked) answers.push(await ask(server, prompt));
+  return answers;
+}
+
 /** The same answers from a server to all requests at once, in whatever way it was started. */
-async function expectSameAtOnce(server: LiveServer): Promise<void> {
-  expect(await Promise.all(asked.map((prompt) => ask(server, prompt)))).toEqual(alone);
+async function expectSameAtOnce(server: LiveServer, expected = alone): Promise<void> {
+  expect(await Promise.all(asked.map((prompt) => ask(server, prompt)))).toEqual(expected);
   await server.idle();
 }
 
@@ -64,8 +71,7 @@ afterAll(() => place.close());
 
 test("one after the other, then sixteen at once, with and without the prefix cache's help", async () => {
   const server = await place.serve([], { environment: { SLIPSTREAM_SERVE_CHECK: "1" } });
-  alone = [];
-  for (const prompt of asked) alone.push(await ask(server, prompt));
+  alone = await askAlone(server);
   for (const [index, answer] of expected) expect(alone[index], asked[index]).toEqual(answer);
   expect(new Set(alone.map(({ text }) => text)).size).toBeGreaterThan(8);
   const hits = await server.metric("vllm:prefix_cache_hits_total");
@@ -124,4 +130,23 @@ test("answers that others leave in the middle of, and several answers to one pro
     const [left, whole] = await Promise.all([finished("abort"), finished("length")]);
     return left > 0 && left + whole === 2 * asked.length + 4;
   });
+});
+
+test.each([["int8"], ["int4"]])("weights quantized to %s: alone and at once", async (kind) => {
+  const server = await place.serve(["--quant", kind], {
+    environment: { SLIPSTREAM_SERVE_FORCE_PREEMPTION: "9", SLIPSTREAM_SERVE_CHECK: "1" },
+  });
+  const quantized = await askAlone(server);
+  expect(new Set(quantized.map(({ text }) => text)).size).toBeGreaterThan(4);
+  await expectSameAtOnce(server, quantized);
+});
+
+test("a quantized cache answers every request in full", async () => {
+  const server = await place.serve(["--kv-cache-dtype", "int8"], {
+    environment: { SLIPSTREAM_SERVE_CHECK: "1" },
+  });
+  const answers = await Promise.all(asked.map((prompt) => ask(server, prompt)));
+  // The beginnings of answers are hardly moved by it.
+  const same = answers.filter(({ tokens }, index) => tokens[0] === alone[index]!.tokens[0]);
+  expect(same.length).toBeGreaterThan(asked.length / 2);
 });

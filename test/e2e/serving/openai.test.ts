@@ -348,6 +348,37 @@ describe("what an answer must be", () => {
   });
 });
 
+test("characters of several tokens are streamed whole, and counted in bytes", async () => {
+  const wanted = "naïve 漢字 👩‍🚀!";
+  const fields = {
+    ...{ model, prompt, max_tokens: 60, logprobs: 1, structured_outputs: { choice: [wanted] } },
+  };
+  const stream = await client.completions.create({ ...fields, stream: true });
+  let text = "";
+  let tokens = 0;
+  for await (const { choices } of stream) {
+    // Half a character would be written as the mark that stands for what is none.
+    expect(choices[0]!.text.isWellFormed()).toBe(true);
+    expect(choices[0]!.text).not.toContain("\ufffd");
+    text += choices[0]!.text;
+    tokens += choices[0]!.logprobs?.tokens?.length ?? 0;
+  }
+  expect(text).toBe(wanted);
+  // The vocabulary is bytes and what the training text holds: none of these characters is a token.
+  expect(tokens).toBeGreaterThan(20);
+  const stopped = await client.completions.create({ ...fields, stop: "字" });
+  expect(stopped.choices[0]!.text).toBe("naïve 漢");
+  const { choices } = await client.chat.completions.create({
+    ...{ model, messages, max_completion_tokens: 60, logprobs: true },
+    ...{ structured_outputs: fields.structured_outputs },
+  });
+  const { content } = choices[0]!.logprobs!;
+  const bytes = Buffer.from(content!.flatMap((entry) => entry.bytes!)).toString();
+  // The token that ends the text may be told of as well.
+  expect(bytes.startsWith(wanted)).toBe(true);
+  expect(choices[0]!.message.content).toBe(wanted);
+});
+
 test("embeddings are unit vectors, the same as numbers and as base64, alone and together", async () => {
   const input = ["The whale", "The mole hears the otter at noon"];
   // The client asks for base64 by itself and unpacks it.
@@ -363,6 +394,12 @@ test("embeddings are unit vectors, the same as numbers and as base64, alone and 
     expect(Math.hypot(...embedding)).toBeCloseTo(1, 5);
   }
   const ids = [0, ...(await idsOf(input[1]!))];
+  // While answers are being written, too.
+  const [busy] = await Promise.all([
+    client.embeddings.create({ model, input, encoding_format: "float" }),
+    ...Array.from({ length: 8 }, () => greedy({ max_tokens: 100 })),
+  ]);
+  expect(busy.data).toEqual(numbers.data);
   const alone = await client.embeddings.create({ model, input: ids, encoding_format: "float" });
   const difference = alone.data[0]!.embedding.map(
     (value, index) => value - numbers.data[1]!.embedding[index]!,

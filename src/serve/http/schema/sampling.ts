@@ -28,7 +28,7 @@ export const samplingFields = {
   logit_bias: z.record(z.string(), z.number().min(-100).max(100)).optional(),
   seed: z.int().optional(),
   stop: stopTexts.default([]),
-  stop_token_ids: z.array(z.int()).max(1024).default([]),
+  stop_token_ids: z.array(z.int()).max(512).default([]),
   include_stop_str_in_output: z.boolean().default(false),
   min_tokens: z.int().min(0).default(0),
   ignore_eos: z.boolean().default(false),
