@@ -58,7 +58,7 @@ function addEngineOptions(command: Command): Command {
     .option("--token-budget <N>", "tokens that one step runs at the most; 512 by default", integerFrom(1))
     .option(
       "--mixed-token-budget <N>",
-      "tokens at the most of a step that reads prompts while answers are written, or twice those answers; 32 by default",
+      "tokens at the most of a step that reads prompts while answers are written, or twice those answers; measured at the start by default",
       integerFrom(1),
     )
     .option("--max-sequences <N>", "answers that run at once at the most; 32 by default", integerFrom(1))

@@ -7,7 +7,8 @@ import type { CoreStatistics, Refusal } from "../core/types.ts";
 import { PagedCache } from "./cache.ts";
 import { Embedder } from "./embedder.ts";
 import { RequestError } from "./errors.ts";
-import { readTestSwitches } from "./faults.ts";
+import { readTestSwitches, type TestSwitches } from "./faults.ts";
+import { measureMixedBudget } from "./mixed_budget.ts";
 import { type EngineLimits, type EngineParts, type EngineSettings, resolveSettings } from "./options.ts";
 import { StepProgram } from "./program.ts";
 import { checkPrompt, checkPromptKind, checkRequest, contextExceeded } from "./request_checks.ts";
@@ -45,27 +46,40 @@ export class Engine implements ServingEngine {
   #disposed: Promise<void> | undefined;
 
   /**
-   * Plans the programs, allocates the cache and runs one token, so that the first request finds weights packed.
+   * Plans the programs, allocates the cache and runs a few tokens, so that the first request finds weights packed.
    * @throws ConfigError for settings that cannot be used; DataError where the tokenizer does not fit the model.
    */
   static async create(options: EngineParts & EngineSettings): Promise<Engine> {
-    const engine = new Engine(options);
+    const { model, tokenizer } = options;
+    checkVocabulary(tokenizer, model.facts.vocabularySize);
+    // Switches that cannot be read are told before anything is planned.
+    const switches = readTestSwitches();
+    const limits = resolveSettings(options, model);
+    const cache = new PagedCache(model.parts.backend, model.facts, limits);
+    const program = new StepProgram(model, cache, limits);
     try {
-      await engine.#program.warmUp();
+      await program.measure(1);
+      const measured = options.mixedTokenBudget === undefined && model.parts.backend.name === "native";
+      const mixedTokenBudget = measured ? await measureMixedBudget(program, limits) : limits.mixedTokenBudget;
       // While it serves already; a system that refuses hands memory out later.
-      engine.#cache.populate().catch(() => {});
+      cache.populate().catch(() => {});
+      return new Engine(options, { ...limits, mixedTokenBudget }, switches, cache, program);
     } catch (error) {
-      await engine.dispose();
+      program.dispose();
+      cache.dispose();
       throw error;
     }
-    return engine;
   }
 
-  private constructor(options: EngineParts & EngineSettings) {
+  private constructor(
+    options: EngineParts & EngineSettings,
+    limits: EngineLimits,
+    switches: TestSwitches,
+    cache: PagedCache,
+    program: StepProgram,
+  ) {
     const { model, tokenizer, modelName, chatTemplate, specialTokens, endTokens, seed, trace } = options;
-    checkVocabulary(tokenizer, model.facts.vocabularySize);
-    const switches = readTestSwitches();
-    this.limits = resolveSettings(options, model);
+    this.limits = limits;
     this.modelName = modelName;
     this.vocabularySize = model.facts.vocabularySize;
     this.chatTemplate = chatTemplate;
@@ -73,18 +87,17 @@ export class Engine implements ServingEngine {
     this.endTokens = endTokens;
     this.#sources = { tokenizer, texts: new TokenTexts(tokenizer) };
     this.#seeds = new PhiloxStream(seed ?? Math.floor(Math.random() * Number.MAX_SAFE_INTEGER));
-    const { backend } = model.parts;
-    this.#cache = new PagedCache(backend, model.facts, this.limits);
-    this.#program = new StepProgram(model, this.#cache, this.limits);
-    this.#embedder = new Embedder(model, this.limits.tokenBudget);
+    this.#cache = cache;
+    this.#program = program;
+    this.#embedder = new Embedder(model, limits.tokenBudget);
     this.#loop = new StepLoop({
-      core: this.limits,
-      program: this.#program,
-      cache: this.#cache,
+      core: limits,
+      program,
+      cache,
       sources: this.#sources,
       switches,
       trace: trace === undefined ? undefined : new RequestTrace(trace),
-      concurrent: backend.name === "native",
+      concurrent: model.parts.backend.name === "native",
       observers: this.#observers,
       onDead: (reason) => {
         this.#health = { state: "dead", reason };

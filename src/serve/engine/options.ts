@@ -4,6 +4,7 @@ import type { Tokenizer } from "../../data/index.ts";
 import type { Model } from "../../models/index.ts";
 import type { Trace } from "../../runtime/trace.ts";
 import type { SchedulingPolicy } from "../core/types.ts";
+import { assumedMixedBudget } from "./mixed_budget.ts";
 import type { ServingEngine } from "./types.ts";
 
 /** How the engine keeps keys and values: as they are, or in int8 with a scale for each token and head. */
@@ -15,7 +16,8 @@ export interface EngineSettings {
   readonly tokenBudget?: number;
   /**
    * Tokens at the most of a step that reads prompts while answers are written, or twice those answers where that is
-   * more; 32 by default. More reads prompts faster, less keeps answers flowing.
+   * more; by default as many as the machine runs in less than twice the time of one, which is measured at the start. More reads
+   * prompts faster, less keeps answers flowing.
    */
   readonly mixedTokenBudget?: number;
   /** Sequences that run at once at the most; 32 by default. */
@@ -139,7 +141,7 @@ export function resolveSettings(settings: EngineSettings, model: Model): EngineL
   }
   return {
     tokenBudget,
-    mixedTokenBudget: count("mixedTokenBudget", settings.mixedTokenBudget ?? 32, 2 ** 16),
+    mixedTokenBudget: count("mixedTokenBudget", settings.mixedTokenBudget ?? assumedMixedBudget, 2 ** 16),
     maximumSequences: sequences,
     maximumWaiting: count("maximumWaiting", settings.maximumWaiting ?? 1024, 2 ** 24),
     maximumContext,

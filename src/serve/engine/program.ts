@@ -138,14 +138,22 @@ export class StepProgram {
     return sampled;
   }
 
-  /** Runs one token that is written nowhere: what is prepared once from the weights is there afterwards. */
-  async warmUp(): Promise<void> {
+  /**
+   * Runs so many tokens of one sequence that are written nowhere and gives the seconds. After the first call, what is
+   * prepared once from the weights is there.
+   */
+  async measure(tokens: number): Promise<number> {
     this.#sampling.clear();
-    this.#tokens[0] = this.#positions[0] = this.#offsets[0] = this.#tables[0] = 0;
-    this.#slots[0] = -1;
-    this.#offsets[1] = this.#lengths[0] = 1;
-    this.#symbols = { tokens: 1, sequences: 1, offsets: 2, ...this.#sampling.symbols };
-    await this.run();
+    for (let token = 0; token < tokens; token++) {
+      this.#tokens[token] = 0;
+      this.#positions[token] = token;
+      this.#slots[token] = -1;
+    }
+    this.#tables.fill(0, 0, this.#width);
+    this.#offsets[0] = 0;
+    this.#offsets[1] = this.#lengths[0] = tokens;
+    this.#symbols = { tokens, sequences: 1, offsets: 2, ...this.#sampling.symbols };
+    return (await this.run()).seconds;
   }
 
   /** Runs what `fill` wrote, off the event loop. */
