@@ -100,6 +100,7 @@ NAPI_MODULE_INIT() {
     add_function(env, exports, "listKernels", list_kernels);
     add_function(env, exports, "runKernel", run_kernel);
     add_function(env, exports, "createProgram", create_program);
+    add_function(env, exports, "bindMemory", bind_memory);
     add_function(env, exports, "runProgram", run_program);
     add_function(env, exports, "releaseProgram", release_program);
     add_function(env, exports, "allocate", allocate);

@@ -18,8 +18,8 @@ struct Populating {
   Bytes bytes;
 };
 
-// MADV_POPULATE_WRITE (Linux 5.14): older headers do not name it, older systems refuse it, and then pages come
-// when they are first written, as they would have.
+// MADV_POPULATE_WRITE (Linux 5.14): older headers do not name it, older systems refuse it, and then pages
+// come when they are first written, as they would have.
 constexpr int kPopulateWrite = 23;
 constexpr uintptr_t kPage = 4096;
 

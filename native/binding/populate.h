@@ -5,8 +5,8 @@
 
 namespace slipstream::binding {
 
-// populate(view): a promise that resolves when every page of the view has memory behind it, or when the system
-// cannot do that. Contents stay as they are.
+// populate(view): a promise that resolves when every page of the view has memory behind it, or when the
+// system cannot do that. Contents stay as they are.
 napi_value populate(napi_env env, napi_callback_info info);
 
 }  // namespace slipstream::binding

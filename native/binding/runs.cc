@@ -72,6 +72,36 @@ void complete(napi_env env, napi_status, void* data) {
   napi_reject_deferred(env, run->deferred, error);
 }
 
+// What bind_memory gives: memory for every binding of a program, kept alive as long as it is.
+struct BoundSet {
+  std::vector<BoundMemory> memory;
+  napi_ref keep_alive = nullptr;
+};
+
+std::vector<BoundMemory> read_memory(napi_env env, napi_value array) {
+  uint32_t count = 0;
+  check(napi_get_array_length(env, array, &count), "expected bindings");
+  std::vector<BoundMemory> memory;
+  memory.reserve(count);
+  for (uint32_t i = 0; i < count; i++) {
+    napi_value element;
+    check(napi_get_element(env, array, i, &element), "binding");
+    const Bytes bytes = read_bytes(env, element);
+    memory.push_back({bytes.data, bytes.length});
+  }
+  return memory;
+}
+
+// Bindings are an array of views, or what bind_memory made of one.
+std::vector<BoundMemory> read_bindings(napi_env env, napi_value value) {
+  napi_valuetype type;
+  check(napi_typeof(env, value, &type), "bindings");
+  if (type != napi_external) return read_memory(env, value);
+  void* set = nullptr;
+  check(napi_get_value_external(env, value, &set), "expected bound memory");
+  return static_cast<BoundSet*>(set)->memory;
+}
+
 bool read_boolean(napi_env env, napi_value value) {
   bool result = false;
   check(napi_get_value_bool(env, value, &result), "expected a boolean");
@@ -115,16 +145,9 @@ napi_value run_program(napi_env env, napi_callback_info info) {
     check(napi_get_value_external(env, values[0], &program), "expected a program");
     run->program = static_cast<Program*>(program);
     run->threads = &pool_of(static_cast<int>(read_integer(env, values[1])));
-    uint32_t count = 0;
-    check(napi_get_array_length(env, values[2], &count), "expected bindings");
-    if (count != run->program->binding_count())
+    run->bindings = read_bindings(env, values[2]);
+    if (run->bindings.size() != run->program->binding_count())
       throw std::runtime_error("internal: wrong number of bindings");
-    for (uint32_t i = 0; i < count; i++) {
-      napi_value element;
-      check(napi_get_element(env, values[2], i, &element), "binding");
-      const Bytes bytes = read_bytes(env, element);
-      run->bindings.push_back({bytes.data, bytes.length});
-    }
     for (double symbol : read_numbers(env, values[3])) run->symbols.push_back(static_cast<int64_t>(symbol));
     if (run->symbols.size() != run->program->symbol_count()) {
       throw std::runtime_error("internal: wrong number of symbols");
@@ -141,6 +164,27 @@ napi_value run_program(napi_env env, napi_callback_info info) {
     check(napi_queue_async_work(env, run->work), "queue");
     run.release();
     return promise;
+  });
+}
+
+napi_value bind_memory(napi_env env, napi_callback_info info) {
+  return guarded(env, [&] {
+    const napi_value array = arguments(env, info, 1)[0];
+    auto set = std::make_unique<BoundSet>();
+    set->memory = read_memory(env, array);
+    check(napi_create_reference(env, array, 1, &set->keep_alive), "reference");
+    napi_value external;
+    check(napi_create_external(
+              env, set.get(),
+              [](napi_env finalize_env, void* data, void*) {
+                BoundSet* bound = static_cast<BoundSet*>(data);
+                napi_delete_reference(finalize_env, bound->keep_alive);
+                delete bound;
+              },
+              nullptr, &external),
+          "external");
+    set.release();
+    return external;
   });
 }
 

@@ -62,6 +62,11 @@ export interface MemoryPlan {
   readonly scratch: number;
 }
 
+/** A program with memory bound to it: what `Executable.run` does, without naming the memory again. */
+export interface BoundExecutable {
+  run(symbols?: SymbolValues, options?: RunOptions): Promise<RunStatistics>;
+}
+
 /** A graph that can be run. */
 export interface Executable {
   readonly memory: MemoryPlan;
@@ -73,6 +78,11 @@ export interface Executable {
    * @throws ShapeError for a binding that is missing or too small; RunError for a failure while running.
    */
   run(bindings: Bindings, symbols?: SymbolValues, options?: RunOptions): Promise<RunStatistics>;
+  /**
+   * Binds memory once for many runs: each must be large enough with every symbol at its bound.
+   * @throws ShapeError for a binding that is missing or too small
+   */
+  bind(bindings: Bindings): BoundExecutable;
   /** Computes what depends on parameters alone again: call it after they changed. */
   invalidateParameters(): void;
   /** Frees native memory. A disposed executable cannot run. */

@@ -18,6 +18,9 @@ export type IsaName = "scalar" | "neon" | "avx2" | "avx512" | "avx512bf16" | "am
 /** A program held by native code. */
 export type NativeProgram = { readonly opaque: "program" };
 
+/** Memory of all bindings of a program, held by native code. */
+export type NativeBindings = { readonly opaque: "bindings" };
+
 /** What a run reports. */
 export interface NativeReport {
   readonly seconds: number;
@@ -55,11 +58,13 @@ export interface Addon {
     isa: IsaName,
     constants: readonly ArrayBufferView[],
   ): NativeProgram;
+  /** Reads the memory of all bindings once, for many runs. */
+  bindMemory(bindings: readonly ArrayBufferView[]): NativeBindings;
   /** Runs a program on a thread of its own, one at a time. */
   runProgram(
     program: NativeProgram,
     threads: number,
-    bindings: readonly ArrayBufferView[],
+    bindings: readonly ArrayBufferView[] | NativeBindings,
     symbols: Float64Array,
     prepare: boolean,
     checkFinite: boolean,

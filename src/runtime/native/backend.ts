@@ -9,6 +9,7 @@ import type { Graph } from "../../graph/graph.ts";
 import type {
   Backend,
   Bindings,
+  BoundExecutable,
   CompileOptions,
   Executable,
   MemoryPlan,
@@ -17,7 +18,7 @@ import type {
 } from "../backend.ts";
 import { collectBindings, collectSymbols } from "../bind.ts";
 import type { Trace } from "../trace.ts";
-import { type Addon, type IsaName, loadAddon, type NativeProgram } from "./addon.ts";
+import { type Addon, type IsaName, loadAddon, type NativeBindings, type NativeProgram } from "./addon.ts";
 import { encodeProgram } from "./encode.ts";
 import { askForMemory, isRefusal, outOfMemory } from "./memory.ts";
 
@@ -149,8 +150,21 @@ class NativeExecutable implements Executable {
     symbols: SymbolValues = {},
     options: RunOptions = {},
   ): Promise<RunStatistics> {
+    return await this.#run(collectBindings(this.#program, bindings, symbols), symbols, options);
+  }
+
+  bind(bindings: Bindings): BoundExecutable {
+    const bounds = Object.fromEntries(this.#program.symbols.map(({ name, bound }) => [name, bound]));
+    const memory = this.#addon.bindMemory(collectBindings(this.#program, bindings, bounds));
+    return { run: async (symbols = {}, options = {}) => await this.#run(memory, symbols, options) };
+  }
+
+  async #run(
+    memory: readonly TensorData[] | NativeBindings,
+    symbols: SymbolValues,
+    options: RunOptions,
+  ): Promise<RunStatistics> {
     if (this.#native === undefined) throw new InternalError(`program ${this.#program.name} was disposed`);
-    const memory = collectBindings(this.#program, bindings, symbols);
     const values = collectSymbols(this.#program, symbols);
     const checkFinite = options.checkFinite === true;
     const prepare = (!this.#prepared || checkFinite) && this.#program.prepare.length > 0;

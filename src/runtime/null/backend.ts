@@ -7,7 +7,7 @@ import { type CompiledProgram, compileProgram } from "../../compiler/compile.ts"
 import type { Program } from "../../compiler/plan/program.ts";
 import type { Graph } from "../../graph/graph.ts";
 import { costOf, graphCost } from "../../graph/rules/cost.ts";
-import type { Bindings, CompileOptions, MemoryPlan, RunStatistics } from "../backend.ts";
+import type { Bindings, BoundExecutable, CompileOptions, MemoryPlan, RunStatistics } from "../backend.ts";
 import { collectSymbols } from "../bind.ts";
 import type { Machine, PlannedExecutable, PlanningBackend, RunCost } from "../planning.ts";
 import { scratchBytes } from "./scratch.ts";
@@ -68,6 +68,10 @@ class NullExecutable implements PlannedExecutable {
       seconds += Math.max(flops / machine.flops, bytes / machine.bandwidth);
     }
     return seconds;
+  }
+
+  bind(bindings: Bindings): BoundExecutable {
+    return { run: async (symbols) => await this.run(bindings, symbols) };
   }
 
   async run(bindings: Bindings, symbols: SymbolValues = {}): Promise<RunStatistics> {

@@ -59,7 +59,7 @@ function compileReference(recorded: Graph, { quantized }: CompileOptions = {}): 
     }
   };
 
-  return {
+  const executable: Executable = {
     memory: planMemory(graph),
     flops: graphCost(graph).flops,
     run: async (bindings, symbols = {}, options = {}) => {
@@ -69,11 +69,15 @@ function compileReference(recorded: Graph, { quantized }: CompileOptions = {}): 
       const seconds = (performance.now() - started) / 1000;
       return { seconds, kernelSeconds: seconds };
     },
+    bind: (bindings) => ({
+      run: async (symbols, options) => await executable.run(bindings, symbols, options),
+    }),
     invalidateParameters: () => {},
     dispose: () => {
       disposed = true;
     },
   };
+  return executable;
 }
 
 /**

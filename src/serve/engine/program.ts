@@ -3,7 +3,7 @@ import { type SymbolValues, symbolic } from "../../base/shape.ts";
 import { leaf } from "../../graph/build.ts";
 import { buildGraph } from "../../graph/graph.ts";
 import { compileOptionsOf, type Model, projectLogits } from "../../models/index.ts";
-import type { Executable, RunStatistics } from "../../runtime/backend.ts";
+import type { BoundExecutable, Executable, RunStatistics } from "../../runtime/backend.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import type { StepPlan } from "../core/types.ts";
 import type { TokenConstraint } from "../structured/types.ts";
@@ -34,6 +34,7 @@ export interface SampledRow {
  */
 export class StepProgram {
   readonly #executable: Executable;
+  readonly #bound: BoundExecutable;
   readonly #bindings: Record<string, TensorData> = {};
   readonly #limits: EngineLimits;
   readonly #width: number;
@@ -91,6 +92,7 @@ export class StepProgram {
       buildGraph("serve", this.#sampling.outputs(logits)),
       compileOptionsOf(model.parts),
     );
+    this.#bound = this.#executable.bind(this.#bindings);
     this.#tokens = this.#bindings.tokens as Int32Array;
     this.#positions = this.#bindings.positions as Int32Array;
     this.#slots = this.#bindings.slots as Int32Array;
@@ -158,7 +160,7 @@ export class StepProgram {
 
   /** Runs what `fill` wrote, off the event loop. */
   run(): Promise<RunStatistics> {
-    return this.#executable.run(this.#bindings, this.#symbols);
+    return this.#bound.run(this.#symbols);
   }
 
   /** What the last run sampled, by row; valid until the next. */
