@@ -4,7 +4,7 @@
  */
 import { dtypeCode } from "../../src/base/dtype.ts";
 import type { MachineFacts } from "../../src/cli/bench/machine.ts";
-import { type Figure, figure } from "../../src/cli/bench/measurement.ts";
+import { type Figure, figure, type Spread, spreadOf } from "../../src/cli/bench/measurement.ts";
 import { type IsaName, loadAddon, type NativeTensor } from "../../src/runtime/native/addon.ts";
 
 /** The machine's limits with the threads and the instruction set in use. */
@@ -29,6 +29,7 @@ export class LimitMeter {
   readonly #machine: MachineFacts;
   readonly #iterations = { f32: 20_000, bf16: 20_000 };
   readonly #best = { f32: 0, bf16: 0, bandwidth: 0 };
+  readonly #bandwidths: number[] = [];
 
   constructor(machine: MachineFacts) {
     this.#machine = machine;
@@ -37,6 +38,14 @@ export class LimitMeter {
   /** The highest limits measured so far. */
   get limits(): Limits {
     return { ...this.#best };
+  }
+
+  /**
+   * Bytes read a second, of all samples: on a machine whose memory others use too, a median of ours is to be held
+   * against the median of what there was, not against the best moment.
+   */
+  get bandwidths(): Spread {
+    return spreadOf(this.#bandwidths);
   }
 
   /** Measures every limit a few times; takes about a twentieth of a second. */
@@ -65,7 +74,9 @@ export class LimitMeter {
     const { threads } = this.#machine;
     const sums = { data: new Float32Array(threads), dtype: dtypeCode("f32"), shape: [threads] };
     const milliseconds = this.#time("measure_bandwidth", [input], sums, []);
-    this.#best.bandwidth = Math.max(this.#best.bandwidth, bandwidthBytes / (milliseconds / 1000));
+    const bandwidth = bandwidthBytes / (milliseconds / 1000);
+    this.#bandwidths.push(bandwidth);
+    this.#best.bandwidth = Math.max(this.#best.bandwidth, bandwidth);
   }
 
   #time(
