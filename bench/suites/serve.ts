@@ -55,9 +55,9 @@ async function measureFile(
       await llama.request({ task: "open", threads, file, sequences: 32, context: 32 * 1024, batch: 512 });
       await checkAgainstPeer(measured, llama, type);
     }
-    if (type === "Q8_0") await measurePrompt(context, measured, llama);
     for (const streams of [1, 8, 32]) await measureDecode(context, measured, llama, type, streams);
     if (type === "Q8_0") {
+      await measurePrompt(context, measured, llama);
       await measureLongPrompt(context, measured);
       await measureSharedPrefix(context, measured);
       await measureOverhead(context, measured);

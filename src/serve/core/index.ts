@@ -1,4 +1,4 @@
-/** The scheduler and the key/value cache's blocks, as pure state machines: see docs/serving.md. */
+/** The scheduler and the key/value cache's blocks, as pure state machines: see docs/serving_engine.md. */
 export { Scheduler } from "./scheduler.ts";
 export type {
   BlockCopy,

@@ -15,7 +15,7 @@ import { type TokenSource, Vocabulary } from "./vocabulary.ts";
 
 /**
  * A network of the JSON texts that match a schema: compact, at most one space after commas and colons, properties in
- * the order in which the schema lists them. See docs/serving_structured.md for the keywords.
+ * the order in which the schema lists them. See docs/serving.md for the keywords.
  * @throws RequestError `invalid_request` that names the place in the schema: an unsupported or unknown keyword, a
  * contradiction, a $ref without progress, or a schema or pattern past the limits
  */
