@@ -20,8 +20,7 @@ Memory::Memory(size_t bytes) : bytes_(bytes) {
   mapped_ = (bytes + page - 1) / page * page;
   // Huge pages begin at multiples of their size: a page more is mapped, and its ends are given back.
   const size_t spare = page == kHugePage ? kHugePage : 0;
-  void* mapping =
-      mmap(nullptr, mapped_ + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* mapping = mmap(nullptr, mapped_ + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) throw std::bad_alloc();
   if (spare > 0) {
     char* start = static_cast<char*>(mapping);
