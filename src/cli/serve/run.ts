@@ -1,5 +1,4 @@
 import { readFile } from "node:fs/promises";
-import { setFlagsFromString } from "node:v8";
 import type { Backend } from "../../backends.ts";
 import { ConfigError } from "../../base/errors.ts";
 import type { Trace } from "../../runtime/trace.ts";
@@ -11,6 +10,7 @@ import type { ServeCommandOptions } from "../commands/serve.ts";
 import { loadOptionsOf } from "../options.ts";
 import { packageVersion } from "../version.ts";
 import { gatherKeys } from "./api_keys.ts";
+import { boundHeap } from "./memory.ts";
 import { awaitSignal } from "./signals.ts";
 
 /** The chat template that an option names: a built-in one or a file's. */
@@ -79,9 +79,7 @@ async function listen(options: ServeCommandOptions): Promise<ApiServer> {
  * refused and running ones finish or are cut. A second signal cuts them at once.
  */
 export async function runServe(options: ServeCommandOptions): Promise<void> {
-  // V8 would let the room for short-lived objects double whenever it is busy, and the process grow with it for
-  // thousands of requests.
-  setFlagsFromString("--semi-space-growth-factor=1");
+  const collectGarbage = boundHeap();
   await withBackend(options, async (backend, trace) => {
     const server = await listen(options);
     let engine: Engine | undefined;
@@ -90,6 +88,7 @@ export async function runServe(options: ServeCommandOptions): Promise<void> {
       engine = await Promise.race([loadEngine(options, backend, trace), signal.then(() => undefined)]);
       // Nothing waits for an answer yet, and nothing can stop a load half way.
       if (engine === undefined) process.exit(0);
+      collectGarbage();
       server.attach(engine);
       console.log(`serving ${engine.modelName} at ${server.url}`);
       await signal;
