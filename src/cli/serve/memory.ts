@@ -11,7 +11,7 @@ export function boundHeap(): () => void {
   setFlagsFromString("--semi-space-growth-factor=1");
   return () => {
     // Old objects may grow by so many per cent before they are collected, mostly beside the program.
-    setFlagsFromString("--heap-growing-percent=15");
+    setFlagsFromString("--heap-growing-percent=5");
     setFlagsFromString("--expose-gc");
     (runInNewContext("gc") as () => void)();
     setFlagsFromString("--no-expose-gc");
