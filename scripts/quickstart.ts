@@ -41,5 +41,6 @@ Where everything is
 What to type next
   npx slipstream generate ${output}/model --prompt "Call me"
   npx slipstream train ${config} --set max_steps=800 --set scheduler.params.total_num_steps=800 --set output_dir=runs/longer
+  npx slipstream serve ${output}/model
   npx slipstream eval ${output}/model --text README.md
   npx slipstream doctor`);
