@@ -1,7 +1,7 @@
 /** node-llama-cpp, and llama.cpp below it, as a benchmark peer: see protocol.ts. */
 
 import { readFile } from "node:fs/promises";
-import { createInterface } from "node:readline";
+import { answerRequests } from "./answer_requests.ts";
 import {
   type LlamaContext,
   type LlamaModel,
@@ -205,16 +205,6 @@ async function answer(request: PeerRequest): Promise<Record<string, unknown>> {
   }
 }
 
-for await (const line of createInterface({ input: process.stdin })) {
-  if (line.trim() === "") continue;
-  const request = JSON.parse(line) as PeerRequest & { readonly id: number };
-  let reply: Record<string, unknown>;
-  try {
-    reply = { ok: true, ...(await answer(request)) };
-  } catch (fault) {
-    reply = { ok: false, error: fault instanceof Error ? fault.message : String(fault) };
-  }
-  process.stdout.write(`${JSON.stringify({ id: request.id, ...reply })}\n`);
-}
+await answerRequests(answer);
 // llama.cpp's threads would keep the process alive.
 process.exit(0);

@@ -1,6 +1,6 @@
 /** onnxruntime-node as a benchmark peer: the float32 matmul of protocol.ts, line by line. */
 
-import { createInterface } from "node:readline";
+import { answerRequests } from "./answer_requests.ts";
 import { matmulModel } from "./onnx_model.ts";
 import type { MatmulRequest, PeerRequest } from "./protocol.ts";
 
@@ -106,14 +106,4 @@ async function answer(request: PeerRequest): Promise<Record<string, unknown>> {
   }
 }
 
-for await (const line of createInterface({ input: process.stdin })) {
-  if (line.trim() === "") continue;
-  const request = JSON.parse(line) as PeerRequest & { readonly id: number };
-  let reply: Record<string, unknown>;
-  try {
-    reply = { ok: true, ...(await answer(request)) };
-  } catch (fault) {
-    reply = { ok: false, error: fault instanceof Error ? fault.message : String(fault) };
-  }
-  process.stdout.write(`${JSON.stringify({ id: request.id, ...reply })}\n`);
-}
+await answerRequests(answer);

@@ -8,9 +8,6 @@ import type { ConfigJson } from "../family.ts";
 //                   q + 8; NAME.weight_scale [N, K / group]; NAME.weight_shape [2], which is N and K.
 // Both are symmetric: w = scale * q. `quantization_config` in config.json says which.
 
-/** How the matrices of a quantized folder are stored. */
-export type CompressedFormat = "int-quantized" | "pack-quantized";
-
 /** How a folder is quantized. */
 export type CompressedScheme = { readonly kind: "int8" } | { readonly kind: "int4"; readonly group: number };
 

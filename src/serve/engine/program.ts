@@ -168,12 +168,6 @@ export class StepProgram {
     return this.#sampling;
   }
 
-  /** Bytes that the program and its cache hold. */
-  get bytes(): number {
-    const { arena, prepared, constants, bound, scratch } = this.#executable.memory;
-    return arena + prepared + constants + bound + scratch;
-  }
-
   /** Frees native memory. */
   dispose(): void {
     this.#executable.dispose();

@@ -8,8 +8,6 @@ const last = 0x10ffff;
 
 /** Every scalar value. */
 export const allCodePoints: CodePoints = [0, 0xd7ff, 0xe000, last];
-export const noCodePoints: CodePoints = [];
-
 /** The set of pairs in any order, surrogates left out. */
 export function codePoints(pairs: readonly number[]): CodePoints {
   return intersection(merged(pairs), allCodePoints);
