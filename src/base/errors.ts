@@ -45,6 +45,12 @@ export class DataError extends SlipstreamError {}
 /** A failure while a program runs: a loss that is not finite, a full disk, a missing compiler. */
 export class RunError extends SlipstreamError {}
 
+/**
+ * Ranks that cannot go on together: one died, stalled, or called another collective than its peers. Every rank of
+ * the group ends with it.
+ */
+export class CommunicationError extends SlipstreamError {}
+
 /** A fault of Slipstream itself: an invariant that does not hold. Its message opens with `internal:`. */
 export class InternalError extends SlipstreamError {
   constructor(summary: string, details: ErrorDetails = {}) {

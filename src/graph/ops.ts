@@ -68,6 +68,18 @@ export interface QuantizedColumns {
 }
 
 /**
+ * A process group as programs name it. A program is compiled for one rank, so its place in the group is part of
+ * it: every rank of a group records the same collectives of that group in the same order.
+ */
+export interface RankGroup {
+  /** The mesh axes that the group spans, joined by "+", such as "data" or "data+sequence" (parallel/mesh.ts). */
+  readonly axes: string;
+  readonly size: number;
+  /** This rank within the group. */
+  readonly rank: number;
+}
+
+/**
  * Every op and its attributes: the vocabulary in which programs are written. Operands and results of the
  * ops that have kernels are listed in docs/kernels.md under the same names. Adding a name here makes the
  * type checker ask for its rules in `rules/`.
@@ -190,9 +202,33 @@ export interface OpAttributes {
   lion: NoAttributes;
   adagrad: NoAttributes;
   sum_of_squares: NoAttributes;
+
+  /**
+   * Collectives take one or several tensors, each its own collective of the same kind, sent together (a bucket),
+   * and give as many. They run on a lane of their own: started where they stand in the graph, waited for before
+   * their first reader. Sums add the ranks' terms in the order of ranks, in float32, whatever the timing.
+   */
+  all_reduce: { readonly group: RankGroup };
+  /** The sum of every rank's tensor; each rank keeps its part of `dimension`. */
+  reduce_scatter: { readonly group: RankGroup; readonly dimension: number };
+  /** Every rank's tensor, one after another along `dimension`. */
+  all_gather: { readonly group: RankGroup; readonly dimension: number };
+  /**
+   * Each rank cuts its tensor along `split` and gives part i to rank i, which joins what it gets along
+   * `concatenate` in the order of ranks.
+   */
+  all_to_all: { readonly group: RankGroup; readonly split: number; readonly concatenate: number };
+  /** The tensor of rank (rank - offset) mod size: each rank's goes `offset` ranks on. */
+  permute: { readonly group: RankGroup; readonly offset: number };
 }
 
 export type OpName = keyof OpAttributes;
+
+/** The ops that ranks do together. */
+export type CollectiveOp = Extract<
+  OpName,
+  "all_reduce" | "reduce_scatter" | "all_gather" | "all_to_all" | "permute"
+>;
 
 /** The ops over queries, keys and values, and over the cache of the latter. */
 export type AttentionOp = Extract<
@@ -262,7 +298,25 @@ const everyOp: Record<OpName, true> = {
   lion: true,
   adagrad: true,
   sum_of_squares: true,
+  all_reduce: true,
+  reduce_scatter: true,
+  all_gather: true,
+  all_to_all: true,
+  permute: true,
 };
+
+const collectives: Record<CollectiveOp, true> = {
+  all_reduce: true,
+  reduce_scatter: true,
+  all_gather: true,
+  all_to_all: true,
+  permute: true,
+};
+
+/** Whether ranks do an op together. */
+export function isCollective(op: OpName): op is CollectiveOp {
+  return Object.hasOwn(collectives, op);
+}
 
 /** All op names. */
 export const opNames = Object.keys(everyOp) as OpName[];

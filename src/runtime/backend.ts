@@ -3,6 +3,7 @@ import type { QuantizedParameter } from "../base/quantized_format.ts";
 import type { SymbolValues } from "../base/shape.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { Graph } from "../graph/graph.ts";
+import type { ProcessGroup } from "./group.ts";
 
 /**
  * The contract between planned programs and those who run them. A backend takes a graph (see
@@ -30,6 +31,8 @@ export interface CompileOptions {
   readonly recompute?: RecomputeSetting;
   /** Parameters, by name, that are bound as packed quantized weights (u8) instead of floats. */
   readonly quantized?: ReadonlyMap<string, QuantizedParameter>;
+  /** The process groups of the graph's collectives, by `RankGroup.axes`. */
+  readonly groups?: ReadonlyMap<string, ProcessGroup>;
 }
 
 /** How to run. */

@@ -1,5 +1,6 @@
 import type { OpName } from "../../src/graph/ops.ts";
 import { attentionSamples } from "./samples/attention.ts";
+import { collectiveSamples } from "./samples/collectives.ts";
 import { elementwiseSamples } from "./samples/elementwise.ts";
 import { matrixSamples } from "./samples/matrix.ts";
 import { movementSamples } from "./samples/movement.ts";
@@ -19,4 +20,5 @@ export const samples: { readonly [Op in OpName]: OpSamples<Op> } = {
   ...attentionSamples,
   ...samplingSamples,
   ...optimizerSamples,
+  ...collectiveSamples,
 };

@@ -3,6 +3,7 @@ import { boundShape, elementCount, resolveShape, type SymbolValues } from "../..
 import { type Graph, type Node, type TensorType, typeOf } from "../graph.ts";
 import type { OpAttributes, OpName } from "../ops.ts";
 import { attentionCosts } from "./costs/attention.ts";
+import { collectiveCosts } from "./costs/collectives.ts";
 import { matrixCosts } from "./costs/matrix.ts";
 import { movementCosts } from "./costs/movement.ts";
 import { quantizedCosts } from "./costs/quantized.ts";
@@ -38,6 +39,7 @@ export const costRules: { readonly [Op in OpName]: CostRule<Op> } = {
   ...rowCosts,
   ...attentionCosts,
   ...samplingCosts,
+  ...collectiveCosts,
 };
 
 /** Bytes of a value in one run. */

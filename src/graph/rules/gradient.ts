@@ -68,4 +68,9 @@ export const gradientRules: { readonly [Op in OpName]: GradientRule<Op> | NotDif
   lion: update,
   adagrad: update,
   sum_of_squares: update,
+  all_reduce: lowered,
+  reduce_scatter: lowered,
+  all_gather: lowered,
+  all_to_all: lowered,
+  permute: lowered,
 };

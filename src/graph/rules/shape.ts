@@ -3,6 +3,7 @@ import { formatShape } from "../../base/shape.ts";
 import type { TensorType } from "../graph.ts";
 import type { OpAttributes, OpName } from "../ops.ts";
 import { attentionShapes } from "./shapes/attention.ts";
+import { collectiveShapes } from "./shapes/collectives.ts";
 import { elementwiseShapes } from "./shapes/elementwise.ts";
 import { matrixShapes } from "./shapes/matrix.ts";
 import { movementShapes } from "./shapes/movement.ts";
@@ -28,6 +29,7 @@ export type ShapeRule<Op extends OpName> = (
 /** One rule an op; a missing op does not compile. */
 const shapeRules: { readonly [Op in OpName]: ShapeRule<Op> } = {
   ...sourceShapes,
+  ...collectiveShapes,
   ...elementwiseShapes,
   ...movementShapes,
   ...matrixShapes,

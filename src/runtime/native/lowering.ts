@@ -151,6 +151,11 @@ const lowerings: { readonly [Op in OpName]: Lowering<Op> } = {
   lion: () => plain("lion"),
   adagrad: () => plain("adagrad"),
   sum_of_squares: () => plain("sum_of_squares"),
+  all_reduce: noKernel,
+  reduce_scatter: noKernel,
+  all_gather: noKernel,
+  all_to_all: noKernel,
+  permute: noKernel,
 };
 
 /** The kernel call of a step. */
