@@ -4,7 +4,8 @@ import { familyOf } from "../../src/models/index.ts";
 import { ParameterSpace, type ParameterTable } from "../../src/nn/parameters.ts";
 import { adam } from "../../src/optim/optimizer.ts";
 import type { Backend } from "../../src/runtime/backend.ts";
-import { type TrainingBatch, TrainingEngine } from "../../src/train/engine.ts";
+import { TrainingEngine } from "../../src/train/engine.ts";
+import type { TrainingBatch } from "../../src/train/micro_batches.ts";
 import type { FloatDType } from "./tensors.ts";
 
 /** The sizes of a Llama whose heads are 64 wide, with an output projection of its own. */

@@ -8,6 +8,7 @@ import type { Optimizer } from "../optim/optimizer.ts";
 import type { Backend, Executable } from "../runtime/backend.ts";
 import { layOutParameters, type ParameterLayout, viewOfParameter } from "./layout.ts";
 import { LossScale, type LossScaleSettings } from "./loss_scale.ts";
+import type { TrainingBatch } from "./micro_batches.ts";
 import {
   accumulateGraph,
   clearGraph,
@@ -18,17 +19,6 @@ import {
   type TrainedModel,
   updateGraph,
 } from "./programs.ts";
-
-/** A packed micro-batch, as `data/` makes it. */
-export interface TrainingBatch {
-  readonly tokens: Int32Array;
-  /** -1 where there is nothing to learn. */
-  readonly targets: Int32Array;
-  readonly positions: Int32Array;
-  readonly offsets: Int32Array;
-  /** How many targets are not -1. */
-  readonly targetCount: number;
-}
 
 /** How an engine trains. */
 export interface EngineOptions {

@@ -1,0 +1,44 @@
+import type { MemoryPlan } from "../runtime/backend.ts";
+
+/** A packed micro-batch, as `data/` makes it. */
+export interface TrainingBatch {
+  readonly tokens: Int32Array;
+  /** -1 where there is nothing to learn. */
+  readonly targets: Int32Array;
+  readonly positions: Int32Array;
+  readonly offsets: Int32Array;
+  /** How many targets are not -1. */
+  readonly targetCount: number;
+}
+
+/** What the micro-batches of a step came to on this rank. */
+export interface MicroBatchResult {
+  /** The sum of the losses of the targets that this rank computed: 0 where it computes no loss. */
+  readonly loss: number;
+  /** Seconds inside kernels. */
+  readonly kernelSeconds: number;
+}
+
+/**
+ * Computes the gradients of a step's micro-batches on one rank: as one program forward and backward, or as a
+ * schedule of a pipeline's stages. The engine owns the memory of parameters and gradients and binds it.
+ */
+export interface MicroBatchRunner {
+  /** What the programs need beside the engine's buffers. */
+  readonly memory: MemoryPlan;
+  /** Model FLOPs of one micro-batch over all ranks that share it: recomputation not counted. */
+  readonly modelFlops: number;
+  /**
+   * Forward and backward of this rank's micro-batches, in order; gradients are those of the sum of losses times
+   * `weight`, summed over the micro-batches and the ranks.
+   */
+  run(batches: readonly TrainingBatch[], weight: number): Promise<MicroBatchResult>;
+  /** The summed loss of a batch without gradients, as `run` gives it. */
+  evaluate(batch: TrainingBatch): Promise<number>;
+  /** Frees the evaluation program until it is needed again. */
+  releaseEvaluation(): void;
+  /** Must be called after weights changed. */
+  weightsChanged(): void;
+  /** Frees native memory; the runner cannot be used afterwards. */
+  dispose(): void;
+}
