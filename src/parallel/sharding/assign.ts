@@ -143,7 +143,16 @@ class AxisProblem {
     const { flops, bytes } = costOf(node);
     const cutting = plan.choices.filter(({ label }) => label !== undefined).map(({ axis }) => axis);
     const work = flops * this.#weights.flop + bytes * this.#weights.memoryByte;
-    return work / partsOf(cutting, this.#sizes);
+    return work / partsOf(cutting, this.#sizes) + this.#innerCut(plan);
+  }
+
+  /**
+   * Among equals the outermost dimension is cut, whose parts are contiguous: tokens stay cut up to attention, where
+   * what it needs is then exchanged together.
+   */
+  #innerCut({ outputs }: NodePlan): number {
+    const place = placeOf(outputs[0]!, this.#axis);
+    return typeof place === "number" ? place : 0;
   }
 
   /** Who reads each value, graph outputs included. */
