@@ -36,6 +36,15 @@ export interface NativeReport {
   readonly stepSeconds: Float64Array;
 }
 
+/** What a store moved, and whether it goes past the page cache. */
+export interface NativeTraffic {
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  readonly readSeconds: number;
+  readonly writeSeconds: number;
+  readonly direct: boolean;
+}
+
 /** What `build/slipstream.node` exports (native/binding/module.cc). */
 export interface Addon {
   /** The highest instruction set of this processor. */
@@ -84,6 +93,14 @@ export interface Addon {
   allocate(bytes: number): ArrayBuffer;
   /** Puts memory behind every page of a view, on a thread of its own; contents stay as they are. */
   populate(view: ArrayBufferView): Promise<void>;
+  /** Creates a file without a name in a folder and gives the number of its store. */
+  openStore(folder: string, bytes: number, direct: boolean): number;
+  /** Direction 0 reads into the view, 1 writes from it; offset in bytes. */
+  moveStore(store: number, direction: 0 | 1, offset: number, view: ArrayBufferView): Promise<void>;
+  storeTraffic(store: number): NativeTraffic;
+  /** Waits for the transfers of a program that failed. */
+  drainStore(store: number): void;
+  closeStore(store: number): void;
 }
 
 let loaded: Addon | undefined;

@@ -17,6 +17,7 @@ import type {
   RunStatistics,
 } from "../backend.ts";
 import { collectBindings, collectSymbols } from "../bind.ts";
+import type { Store, StoreOptions } from "../store.ts";
 import type { Trace } from "../trace.ts";
 import {
   type Addon,
@@ -28,6 +29,7 @@ import {
 } from "./addon.ts";
 import { encodeProgram } from "./encode.ts";
 import { askForMemory, isRefusal, outOfMemory } from "./memory.ts";
+import { openNativeStore } from "./store.ts";
 
 /** How the native backend runs. */
 export interface NativeOptions {
@@ -71,6 +73,8 @@ export function createNativeBackend(options: NativeOptions = {}): NativeBackend 
     allocate: (dtype: DType, elements: number): TensorData => allocate(addon, dtype, elements),
     populate: async (data: TensorData): Promise<void> => await addon.populate(data),
     measurePeak: async (dtype: DType): Promise<number> => measurePeak(addon, dtype, threads, isa),
+    openStore: (folder: string, bytes: number, storeOptions?: StoreOptions): Store =>
+      openNativeStore(addon, folder, bytes, storeOptions),
     compile: (graph: Graph, compileOptions: CompileOptions = {}): Executable => {
       const compiled = compileProgram(graph, compileOptions);
       return new NativeExecutable(addon, context, compiled, threads, isa, options.trace);
