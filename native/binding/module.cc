@@ -1,6 +1,7 @@
 // The addon's entry: what src/runtime/native/addon.ts declares in TypeScript.
 #include <node_api.h>
 
+#include "binding/groups.h"
 #include "binding/pools.h"
 #include "binding/populate.h"
 #include "binding/runs.h"
@@ -105,6 +106,14 @@ NAPI_MODULE_INIT() {
     add_function(env, exports, "releaseProgram", release_program);
     add_function(env, exports, "allocate", allocate);
     add_function(env, exports, "populate", populate);
+    add_function(env, exports, "createLocalWorld", create_local_world);
+    add_function(env, exports, "groupInformation", group_information);
+    add_function(env, exports, "subgroup", subgroup);
+    add_function(env, exports, "runCollective", run_collective);
+    add_function(env, exports, "abortGroup", abort_group);
+    add_function(env, exports, "leaveGroup", leave_group);
+    add_function(env, exports, "setGroupMoment", set_group_moment);
+    add_function(env, exports, "groupTraffic", group_traffic);
     return exports;
   });
 }
