@@ -8,6 +8,8 @@ import {
 } from "../checkpoint/index.ts";
 import { type LoaderState, saveTokenizer } from "../data/index.ts";
 import { saveModelFolder } from "../models/index.ts";
+import { onRankZero } from "./agreement.ts";
+import { type BatchKeys, type BatchSizes, batchRanks, resolveBatch } from "./config/index.ts";
 import type { LossScaleState } from "./loss_scale.ts";
 import type { TrainingParts } from "./setup.ts";
 
@@ -26,6 +28,17 @@ interface SavedState extends RunProgress {
   readonly loader: LoaderState;
   readonly lossScale: LossScaleState | null;
   readonly config: JsonObject;
+  /** The batch sizes of the run, and how many ranks computed rows of their own; absent in those of one rank. */
+  readonly batch?: BatchSizes;
+  readonly batchRanks?: number;
+}
+
+/** What a checkpoint says of the run that wrote it. */
+export interface SavedRun {
+  readonly config: JsonObject;
+  readonly batch: BatchSizes;
+  /** Ranks that each computed rows of their own. */
+  readonly batchRanks: number;
 }
 
 /** The folder of a run's checkpoints. */
@@ -33,9 +46,15 @@ export function checkpointFolder(outputDirectory: string): string {
   return join(outputDirectory, "checkpoints");
 }
 
-/** Saves everything that a run needs to go on exactly where it is: `checkpoints/step-N/`. */
+/** Saves everything that a run needs to go on exactly where it is: `checkpoints/step-N/`. All ranks call it. */
 export async function saveRun(parts: TrainingParts, progress: RunProgress): Promise<string> {
-  const { config, engine, parameters, dataset } = parts;
+  const root = checkpointFolder(parts.config.output_dir);
+  await onRankZero(parts.rank?.world, () => writeRun(root, parts, progress));
+  return join(root, `step-${progress.step}`);
+}
+
+async function writeRun(root: string, parts: TrainingParts, progress: RunProgress): Promise<void> {
+  const { config, engine, parameters, dataset, batch, rank } = parts;
   const weights = engine.weights;
   const tensors: TensorSource[] = [];
   for (const { name, shape } of parameters.values()) {
@@ -52,21 +71,23 @@ export async function saveRun(parts: TrainingParts, progress: RunProgress): Prom
     loader: dataset.train.state(),
     lossScale: engine.lossScale?.state() ?? null,
     config: JSON.parse(JSON.stringify(config)) as JsonObject,
+    batch,
+    batchRanks: rank === undefined ? 1 : batchRanks(rank.mesh.sizes),
   };
-  const saved = await saveTrainingState(
-    checkpointFolder(config.output_dir),
+  await saveTrainingState(
+    root,
     progress.step,
     { tensors, state: state as unknown as JsonObject },
     { keepLast: config.checkpoint.keep_last },
   );
-  return saved.folder;
 }
 
-/** The config that a checkpoint was written under. */
-export async function savedConfig(folder: string): Promise<JsonObject> {
+/** What a checkpoint was written by. */
+export async function savedRun(folder: string): Promise<SavedRun> {
   const { state, reader } = await loadTrainingState(folder, { verified: true });
   await reader.close();
-  return (state as unknown as SavedState).config;
+  const { config, batch, batchRanks: ranks = 1 } = state as unknown as SavedState;
+  return { config, batch: batch ?? resolveBatch(config as BatchKeys), batchRanks: ranks };
 }
 
 /** Puts a run back to where a checkpoint was taken. */
@@ -103,10 +124,15 @@ export async function restoreRun(parts: TrainingParts, folder: string): Promise<
   return { step, tokens, elapsedSeconds };
 }
 
-/** Writes the trained model as a Hugging Face folder with its tokenizer: `output_dir/model`. */
+/** Writes the trained model as a Hugging Face folder with its tokenizer: `output_dir/model`. All ranks call it. */
 export async function saveTrainedModel(parts: TrainingParts): Promise<string> {
-  const { config, engine, family, modelConfig, parameters, tokenizer, dtype } = parts;
-  const folder = join(config.output_dir, "model");
+  const folder = join(parts.config.output_dir, "model");
+  await onRankZero(parts.rank?.world, () => writeModel(folder, parts));
+  return folder;
+}
+
+async function writeModel(folder: string, parts: TrainingParts): Promise<void> {
+  const { engine, family, modelConfig, parameters, tokenizer, dtype } = parts;
   const weights = engine.weights;
   const saved = {
     family,
@@ -123,5 +149,4 @@ export async function saveTrainedModel(parts: TrainingParts): Promise<string> {
   await saveModelFolder(folder, { ...saved, config: { ...tokens, ...modelConfig } }, (temporary) =>
     saveTokenizer(tokenizer, temporary),
   );
-  return folder;
 }

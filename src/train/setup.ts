@@ -5,6 +5,7 @@ import { elementCount } from "../base/shape.ts";
 import { writeFolderAtomically } from "../checkpoint/index.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import {
+  type DataLoader,
   type Dataset,
   documentsOf,
   loadTokenizer,
@@ -20,16 +21,19 @@ import { ParameterSpace, type ParameterTable } from "../nn/parameters.ts";
 import { adagrad, adam, lion, type Optimizer, sgd } from "../optim/optimizer.ts";
 import { createSchedule, type Schedule } from "../optim/schedules/index.ts";
 import type { Backend } from "../runtime/backend.ts";
+import { onRankZero } from "./agreement.ts";
 import {
   type BatchSizes,
+  batchRanks,
   matchesAny,
   type OptimizerSection,
-  resolveBatch,
+  requireSplits,
   type TrainConfig,
 } from "./config/index.ts";
 import { TrainingEngine } from "./engine.ts";
 import { totalBytes } from "./layout.ts";
 import { requireMemory } from "./memory.ts";
+import type { Rank } from "./rank.ts";
 import { encodePrompts, type SamplePrompt } from "./sample_prompts.ts";
 
 /** Everything that a config describes, built. */
@@ -43,10 +47,13 @@ export interface TrainingParts {
   readonly parameters: ParameterTable;
   readonly tokenizer: Tokenizer;
   readonly samplePrompts: readonly SamplePrompt[];
-  readonly dataset: Dataset;
+  /** The rows of this rank. */
+  readonly dataset: Pick<Dataset, "train" | "validation">;
   readonly engine: TrainingEngine;
   readonly schedule: Schedule;
   readonly dtype: "f32" | "bf16" | "f16";
+  /** This rank among those that train together; undefined where there is one alone. */
+  readonly rank: Rank | undefined;
 }
 
 /** A model without weights. */
@@ -263,29 +270,81 @@ function buildFittingEngine(
   return engine;
 }
 
-/** Builds everything for a config and gives the weights their first values. */
+/** What the ranks of one process share: each part is made when it is first asked for. */
+export interface SharedParts {
+  tokenizer(): Promise<Tokenizer>;
+  dataset(tokenizer: Tokenizer, vocabularySize: number): Promise<Dataset>;
+  /** Closes what was opened. */
+  close(): Promise<void>;
+}
+
+/**
+ * What the ranks of this process share of a config.
+ * @param leads whether rank 0 is among them, which trains the tokenizer for all
+ */
+export function shareParts(
+  config: TrainConfig,
+  batch: BatchSizes,
+  options: { readonly resumes: boolean; readonly leads: boolean; readonly note: (line: string) => void },
+): SharedParts {
+  const { resumes, leads, note } = options;
+  let tokenizer: Promise<Tokenizer> | undefined;
+  let dataset: Promise<Dataset> | undefined;
+  return {
+    tokenizer: () => {
+      tokenizer ??= prepareTokenizer(config, resumes || !leads, note);
+      return tokenizer;
+    },
+    dataset: (made, vocabularySize) => {
+      dataset ??= prepareData(config, batch, made, vocabularySize, note);
+      return dataset;
+    },
+    close: async () => {
+      const opened = await dataset?.catch(() => undefined);
+      await opened?.close();
+    },
+  };
+}
+
+/** Builds everything for a rank of a config and gives the weights their first values. */
 export async function setUpTraining(
   config: TrainConfig,
+  batch: BatchSizes,
+  shared: SharedParts,
   backend: Backend,
-  resumes: boolean,
-  note: (line: string) => void,
+  rank: Rank | undefined,
 ): Promise<TrainingParts> {
-  const batch = resolveBatch(config, 1);
-  const tokenizer = await prepareTokenizer(config, resumes, note);
+  const world = rank?.world;
+  const tokenizer = (await onRankZero(world, () => shared.tokenizer())) ?? (await shared.tokenizer());
   const model = await buildModel(config, tokenizer.vocabularySize);
   const samplePrompts = encodePrompts(config, tokenizer, model.language);
+  if (rank !== undefined) requireSplits(config, rank.mesh.sizes, model.language.facts);
   // What is wrong with the sizes or the data is told before weights are read or made.
   const engine = buildFittingEngine(config, batch, model, backend);
-  const dataset = await prepareData(config, batch, tokenizer, model.language.facts.vocabularySize, note);
   try {
+    const open = () => shared.dataset(tokenizer, model.language.facts.vocabularySize);
+    const dataset = rowsOfRank((await onRankZero(world, open)) ?? (await open()), rank);
     await fillWeights(config, model, engine);
+    const { type, params } = config.scheduler;
+    const schedule = createSchedule(type, params, config.optimizer.params.lr);
+    const dtype = activationDType(config);
+    return { config, batch, ...model, tokenizer, samplePrompts, dataset, engine, schedule, dtype, rank };
   } catch (error) {
-    await dataset.close();
+    engine.dispose();
     throw error;
   }
-  const schedule = createSchedule(config.scheduler.type, config.scheduler.params, config.optimizer.params.lr);
-  const dtype = activationDType(config);
-  return { config, batch, ...model, tokenizer, samplePrompts, dataset, engine, schedule, dtype };
+}
+
+/** The rows that a rank computes: its own of each global batch, the same as those of its tensor, sequence and pipeline ranks. */
+function rowsOfRank(dataset: Dataset, rank: Rank | undefined): Pick<Dataset, "train" | "validation"> {
+  if (rank === undefined) return dataset;
+  const { place, sizes } = rank.mesh;
+  const index = place.data * sizes.expert + place.expert;
+  const of = (loader: DataLoader): DataLoader => loader.forRank(index, batchRanks(sizes));
+  return {
+    train: of(dataset.train),
+    validation: dataset.validation === undefined ? undefined : of(dataset.validation),
+  };
 }
 
 /** Gives the weights their first values: those of the folder to fine-tune, or random ones. */
@@ -307,7 +366,7 @@ export function parameterCount(parameters: ParameterTable): number {
 }
 
 /** Updates that a config asks for. @throws DataError where the data makes up less than one. */
-export function totalSteps(config: TrainConfig, batch: BatchSizes, dataset: Dataset): number {
+export function totalSteps(config: TrainConfig, batch: BatchSizes, dataset: Pick<Dataset, "train">): number {
   if (config.max_steps !== undefined) return config.max_steps;
   const steps = Math.floor(((config.epochs ?? 1) * dataset.train.rowCount) / batch.trainBatchSize);
   if (steps > 0) return steps;
