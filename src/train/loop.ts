@@ -89,7 +89,8 @@ export class TrainingLoop {
     const { backend, view } = this.#options;
     let outcome: RunOutcome;
     try {
-      if (this.#leads) this.#peak = await backend.measurePeak?.(this.#parts.dtype === "bf16" ? "bf16" : "f32");
+      if (this.#leads)
+        this.#peak = await backend.measurePeak?.(this.#parts.dtype === "bf16" ? "bf16" : "f32");
       outcome = await this.#finish(await this.#trainSteps());
     } catch (error) {
       this.#closeAfterFailure();

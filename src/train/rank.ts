@@ -1,5 +1,5 @@
 import { groupName, type Mesh, type MeshAxis, meshAxes } from "../parallel/mesh.ts";
-import type { ProcessGroup } from "../runtime/group.ts";
+import type { EmulatedLink, ProcessGroup } from "../runtime/group.ts";
 
 /** One rank of a run: the world that it belongs to, its place in the mesh, and its groups. */
 export interface Rank {
@@ -7,17 +7,39 @@ export interface Rank {
   readonly mesh: Mesh;
   /** A group for every set of axes that have several ranks, by `groupName`: what programs are compiled with. */
   readonly groups: ReadonlyMap<string, ProcessGroup>;
+  /** All ranks again, for checkpoints that are written while the run goes on. */
+  readonly saving: ProcessGroup;
 }
 
-/** Makes the groups of a mesh. A collective: every rank of the world calls it. */
-export async function joinMesh(world: ProcessGroup, mesh: Mesh): Promise<Rank> {
+/**
+ * Makes the groups of a mesh. A collective: every rank of the world calls it.
+ * @param links to pretend to have: a group over several axes has the slowest of theirs
+ */
+export async function joinMesh(
+  world: ProcessGroup,
+  mesh: Mesh,
+  links: Readonly<Partial<Record<MeshAxis, EmulatedLink | undefined>>> = {},
+): Promise<Rank> {
   const wide = meshAxes.filter((axis) => mesh.sizes[axis] > 1);
   const groups = new Map<string, ProcessGroup>();
   for (const axes of subsetsOf(wide)) {
     const name = groupName(axes);
-    groups.set(name, await world.subgroup(name, mesh.membersOf(axes)));
+    groups.set(name, await world.subgroup(name, mesh.membersOf(axes), slowest(axes, links)));
   }
-  return { world, mesh, groups };
+  const saving = await world.subgroup("checkpoint", mesh.membersOf(meshAxes));
+  return { world, mesh, groups, saving };
+}
+
+function slowest(
+  axes: readonly MeshAxis[],
+  links: Readonly<Partial<Record<MeshAxis, EmulatedLink | undefined>>>,
+): EmulatedLink | undefined {
+  const theirs = axes.flatMap((axis) => links[axis] ?? []);
+  if (theirs.length === 0) return undefined;
+  return {
+    bandwidth: Math.min(...theirs.map(({ bandwidth }) => bandwidth)),
+    latency: Math.max(...theirs.map(({ latency }) => latency)),
+  };
 }
 
 /** Every set of one axis or more, in one order on all ranks. */

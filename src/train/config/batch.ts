@@ -65,11 +65,15 @@ export function holdBatch(
     .toSorted((a, b) => b - a)
     .find((size) => trainBatchSize % (size * worldSize) === 0);
   if (microBatchSize === undefined) {
-    throw new ConfigError("bad_batch", `a batch of ${trainBatchSize} rows cannot be held on ${worldSize} ranks`, {
-      where: "train_batch_size",
-      expected: `ranks x one of the micro-batch sizes ${choices.toSorted((a, b) => a - b).join(", ")} that divide ${trainBatchSize}`,
-      hint: "resume with another number of ranks, or give elasticity.micro_batch_sizes more choices",
-    });
+    throw new ConfigError(
+      "bad_batch",
+      `a batch of ${trainBatchSize} rows cannot be held on ${worldSize} ranks`,
+      {
+        where: "train_batch_size",
+        expected: `ranks x one of the micro-batch sizes ${choices.toSorted((a, b) => a - b).join(", ")} that divide ${trainBatchSize}`,
+        hint: "resume with another number of ranks, or give elasticity.micro_batch_sizes more choices",
+      },
+    );
   }
   return { trainBatchSize, microBatchSize, accumulationSteps: trainBatchSize / (microBatchSize * worldSize) };
 }
