@@ -2,10 +2,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ConfigError, InternalError } from "../base/errors.ts";
 import { configDifferences, isJsonObject, type JsonObject, showSetting } from "../checkpoint/index.ts";
 import type { ProcessGroup } from "../runtime/group.ts";
+import type { Rank } from "./rank.ts";
 
 /**
- * What the ranks of a run must agree on besides tensors. Every function here is a collective of `world`; a run
- * without ranks has none, and agrees with itself.
+ * The world of the ranks that must agree on something. Every function here is a collective of it; a run without
+ * ranks has none, and agrees with itself.
  */
 type World = ProcessGroup | undefined;
 
@@ -47,16 +48,26 @@ export async function onAnyRank(world: World, flag: boolean): Promise<boolean> {
   return flags.some((bytes) => bytes[0] === 1);
 }
 
-/** The sum of each value over the ranks, added in their order in float64: the same bits on every rank. */
-export async function sumOverRanks(world: World, values: readonly number[]): Promise<number[]> {
-  if (world === undefined) return [...values];
-  const own = Float64Array.from(values);
-  const received = await world.exchange(new Uint8Array(own.buffer));
-  const sums = new Float64Array(values.length);
-  for (const bytes of received) {
+/**
+ * The sum of each value over the ranks of the world that count, added in the order of ranks in float64: every rank
+ * gets the same bits. A collective.
+ */
+export async function sumOverRanks(
+  rank: Rank | undefined,
+  terms: readonly {
+    readonly value: number;
+    /** Whether this rank's term counts. */
+    readonly counts: boolean;
+  }[],
+): Promise<number[]> {
+  const own = Float64Array.from(terms, ({ value, counts }) => (counts ? value : 0));
+  if (rank === undefined || rank.world.size === 1) return [...own];
+  const parts = await rank.world.exchange(new Uint8Array(own.buffer));
+  const sums = new Float64Array(own.length);
+  for (const bytes of parts) {
     // A copy, since the bytes may lie anywhere.
-    const terms = new Float64Array(bytes.slice().buffer);
-    for (let index = 0; index < sums.length; index++) sums[index]! += terms[index]!;
+    const term = new Float64Array(bytes.slice().buffer);
+    for (let index = 0; index < sums.length; index++) sums[index]! += term[index]!;
   }
   return [...sums];
 }

@@ -4,7 +4,7 @@ import { generate, Model } from "../models/index.ts";
 import type { Backend } from "../runtime/backend.ts";
 import type { ProcessGroup } from "../runtime/group.ts";
 import { onAnyRank, onRankZero, sumOverRanks } from "./agreement.ts";
-import { batchRanks, describeMesh } from "./config/index.ts";
+import { batchRanks, describeMesh, type TrainConfig } from "./config/index.ts";
 import {
   combineSinks,
   createLossChart,
@@ -14,7 +14,8 @@ import {
   readMetrics,
   type StepMetrics,
 } from "./metrics/index.ts";
-import { type RunProgress, saveRun, saveTrainedModel } from "./saving.ts";
+import type { Rank } from "./rank.ts";
+import { gatheringParameters, type RunProgress, saveRun, saveTrainedModel } from "./saving.ts";
 import { parameterCount, type TrainingParts, totalSteps } from "./setup.ts";
 import type { TrainingView, ViewState } from "./view/index.ts";
 
@@ -174,7 +175,7 @@ export class TrainingLoop {
     const evaluationLoss = this.#due(config.evaluation.every_steps) ? await this.#evaluate() : undefined;
     this.#sink.record({ ...metrics, evaluation_loss: evaluationLoss });
     if (config.samples !== undefined && this.#due(config.samples.every_steps)) {
-      await onRankZero(this.#world, () => this.#writeSamples());
+      await this.#writeSamples();
     }
     if (config.wall_clock_breakdown && this.#step % config.steps_per_print === 0) {
       const outside = seconds - dataSeconds - result.kernelSeconds;
@@ -196,14 +197,15 @@ export class TrainingLoop {
     this.#show("evaluating");
     const { max_batches: most } = config.evaluation;
     const limits = most === undefined ? {} : { maximumBatches: Math.ceil(most / this.#batchRanks) };
-    let ownSum = 0;
+    let sum = 0;
     let ownTargets = 0;
     for await (const batch of dataset.validation.onePass(limits)) {
-      ownSum += await engine.evaluate(batch);
+      sum += await engine.evaluate(batch);
       ownTargets += batch.targetCount;
     }
     engine.releaseEvaluation();
-    const [sum = 0, targets = 0] = await sumOverRanks(this.#world, [ownSum, ownTargets]);
+    const { rank } = this.#parts;
+    const [targets = 0] = await sumOverRanks(rank, [{ value: ownTargets, counts: hasOwnRows(rank) }]);
     if (targets === 0) {
       this.#options.view.note("the batches of this evaluation hold nothing to predict");
       return undefined;
@@ -218,13 +220,25 @@ export class TrainingLoop {
     const { samples, seed } = this.#parts.config;
     if (samples === undefined) return;
     this.#show("writing a sample");
-    const { tokenizer, family, modelConfig, language, parameters, engine, dtype } = this.#parts;
+    const weights = new Map<string, Float32Array>();
+    await gatheringParameters(this.#parts, async (valuesOf) => {
+      for (const name of this.#parts.parameters.keys()) weights.set(name, await valuesOf(name));
+    });
+    await onRankZero(this.#world, () => this.#continuePrompts(samples, seed, weights));
+  }
+
+  async #continuePrompts(
+    samples: NonNullable<TrainConfig["samples"]>,
+    seed: number,
+    weights: ReadonlyMap<string, Float32Array>,
+  ): Promise<void> {
+    const { tokenizer, family, modelConfig, language, parameters, dtype } = this.#parts;
     const model = new Model({
       family,
       config: modelConfig,
       language,
       parameters,
-      weights: engine.weights,
+      weights,
       backend: this.#options.backend,
       // Half-precision caches gain nothing here: samples are short.
       dtype: dtype === "f16" ? "f32" : dtype,
@@ -351,6 +365,13 @@ export class TrainingLoop {
     }
     return combineSinks(sinks);
   }
+}
+
+/** Whether no rank before this one computes the same rows. */
+function hasOwnRows(rank: Rank | undefined): boolean {
+  if (rank === undefined) return true;
+  const { tensor, sequence, pipeline } = rank.mesh.place;
+  return tensor === 0 && sequence === 0 && pipeline === 0;
 }
 
 function milliseconds(seconds: number): string {

@@ -1,5 +1,5 @@
 import { groupName, type Mesh, type MeshAxis, meshAxes } from "../parallel/mesh.ts";
-import type { EmulatedLink, ProcessGroup } from "../runtime/group.ts";
+import type { ProcessGroup } from "../runtime/group.ts";
 
 /** One rank of a run: the world that it belongs to, its place in the mesh, and its groups. */
 export interface Rank {
@@ -9,37 +9,24 @@ export interface Rank {
   readonly groups: ReadonlyMap<string, ProcessGroup>;
   /** All ranks again, for checkpoints that are written while the run goes on. */
   readonly saving: ProcessGroup;
+  /** Ranks that share this process and its memory. */
+  readonly ranksInProcess: number;
 }
 
-/**
- * Makes the groups of a mesh. A collective: every rank of the world calls it.
- * @param links to pretend to have: a group over several axes has the slowest of theirs
- */
+/** Makes the groups of a mesh. A collective: every rank of the world calls it. */
 export async function joinMesh(
   world: ProcessGroup,
   mesh: Mesh,
-  links: Readonly<Partial<Record<MeshAxis, EmulatedLink | undefined>>> = {},
+  ranksInProcess = mesh.worldSize,
 ): Promise<Rank> {
   const wide = meshAxes.filter((axis) => mesh.sizes[axis] > 1);
   const groups = new Map<string, ProcessGroup>();
   for (const axes of subsetsOf(wide)) {
     const name = groupName(axes);
-    groups.set(name, await world.subgroup(name, mesh.membersOf(axes), slowest(axes, links)));
+    groups.set(name, await world.subgroup(name, mesh.membersOf(axes)));
   }
   const saving = await world.subgroup("checkpoint", mesh.membersOf(meshAxes));
-  return { world, mesh, groups, saving };
-}
-
-function slowest(
-  axes: readonly MeshAxis[],
-  links: Readonly<Partial<Record<MeshAxis, EmulatedLink | undefined>>>,
-): EmulatedLink | undefined {
-  const theirs = axes.flatMap((axis) => links[axis] ?? []);
-  if (theirs.length === 0) return undefined;
-  return {
-    bandwidth: Math.min(...theirs.map(({ bandwidth }) => bandwidth)),
-    latency: Math.max(...theirs.map(({ latency }) => latency)),
-  };
+  return { world, mesh, groups, saving, ranksInProcess };
 }
 
 /** Every set of one axis or more, in one order on all ranks. */

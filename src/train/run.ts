@@ -1,16 +1,17 @@
 import { ConfigError, DataError, FileFormatError, InternalError } from "../base/errors.ts";
 import { acquireRunLock, type JsonObject } from "../checkpoint/index.ts";
-import { Mesh } from "../parallel/mesh.ts";
+import { Mesh, type MeshAxis } from "../parallel/mesh.ts";
 import type { Backend } from "../runtime/backend.ts";
-import type { ProcessGroup } from "../runtime/group.ts";
+import type { EmulatedLink, ProcessGroup } from "../runtime/group.ts";
 import { requireSameRun } from "./agreement.ts";
 import { type BatchSizes, describeMesh, loadConfig, resolveMesh, type TrainConfig } from "./config/index.ts";
 import { type RunOutcome, TrainingLoop } from "./loop.ts";
 import { joinMesh, type Rank } from "./rank.ts";
 import { batchOfRun, checkpointToResume, fewerRanks, hasCheckpoint, requireRanks } from "./resuming.ts";
-import { type RankLauncher, type RankResources, runRanks } from "./run_ranks.ts";
+import { type RankLauncher, type RankResources, runRanks, type WorldOptions } from "./run_ranks.ts";
 import { type RunProgress, restoreRun } from "./saving.ts";
-import { type SharedParts, setUpTraining, shareParts, type TrainingParts } from "./setup.ts";
+import { setUpTraining, type TrainingParts } from "./setup.ts";
+import { type SharedParts, shareParts } from "./shared_parts.ts";
 import { createTrainingView, silentView, type TrainingView } from "./view/index.ts";
 
 /** What `slipstream train` is asked to do. */
@@ -112,14 +113,14 @@ class Run {
         return await this.#trainRank({ backend }, shared, batch, resumed?.folder, () => {});
       }
       const { timeout_seconds: timeoutSeconds } = config.comm;
-      const started = await launcher.start(ranks, { timeoutSeconds });
+      const started = await launcher.start(ranks, { timeoutSeconds, links: definedLinks(config) });
       try {
         const tasks = started.map((resources) => {
           let moment = "";
           const told = (now: string): void => {
             moment = now;
           };
-          const run = () => this.#trainRank(resources, shared, batch, resumed?.folder, told);
+          const run = () => this.#trainRank(resources, shared, batch, resumed?.folder, told, started.length);
           return { world: resources.world, run, moment: () => moment };
         });
         const [outcome] = await runRanks(tasks);
@@ -156,6 +157,7 @@ class Run {
     batch: BatchSizes,
     folder: string | undefined,
     moment: (now: string) => void,
+    ranksHere = 1,
   ): Promise<RunOutcome> {
     const { config, ranks } = this.#attempt;
     const view = world === undefined || world.rank === 0 ? this.#view : silentView;
@@ -166,7 +168,7 @@ class Run {
     const rank =
       world === undefined
         ? undefined
-        : await joinMesh(world, new Mesh(resolveMesh(config, ranks), world.rank), config.comm.links);
+        : await joinMesh(world, new Mesh(resolveMesh(config, ranks), world.rank), ranksHere);
     let parts: TrainingParts | undefined;
     try {
       parts = await setUpTraining(config, batch, shared, backend, rank);
@@ -191,6 +193,12 @@ class Run {
       for (const group of groupsOf(rank)) group.close();
     }
   }
+}
+
+function definedLinks({ comm }: TrainConfig): WorldOptions["links"] {
+  return Object.fromEntries(
+    Object.entries(comm.links).filter((entry): entry is [MeshAxis, EmulatedLink] => entry[1] !== undefined),
+  );
 }
 
 function tellMoment(rank: Rank | undefined, moment: string): void {

@@ -1,13 +1,20 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { CommunicationError, RunError, SlipstreamError } from "../base/errors.ts";
+import type { MeshAxis } from "../parallel/mesh.ts";
 import type { Backend } from "../runtime/backend.ts";
-import type { GroupOptions, ProcessGroup } from "../runtime/group.ts";
+import type { EmulatedLink, GroupOptions, ProcessGroup } from "../runtime/group.ts";
 
 /** What a rank of this process is given to run with. */
 export interface RankResources {
   readonly world: ProcessGroup;
   /** A backend of the rank's own: programs of several ranks run side by side. */
   readonly backend: Backend;
+}
+
+/** How the ranks of a world talk. */
+export interface WorldOptions extends GroupOptions {
+  /** Links to pretend to have, by the axis of the mesh. */
+  readonly links: Readonly<Partial<Record<MeshAxis, EmulatedLink>>>;
 }
 
 /** Starts the ranks of a run: as tasks of this process, or as what a launcher such as mpirun started. */
@@ -19,7 +26,7 @@ export interface RankLauncher {
   /** Whether `start` may be called again, with another count, after a failure. */
   readonly canRestart: boolean;
   /** The ranks of this process. */
-  start(count: number, options: GroupOptions): Promise<readonly RankResources[]>;
+  start(count: number, options: WorldOptions): Promise<readonly RankResources[]>;
 }
 
 /** A rank's task, and what it says of itself when it fails. */

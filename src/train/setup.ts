@@ -20,6 +20,7 @@ import { familyOf, type ModelFamily, readModelConfig, readWeights } from "../mod
 import { ParameterSpace, type ParameterTable } from "../nn/parameters.ts";
 import { adagrad, adam, lion, type Optimizer, sgd } from "../optim/optimizer.ts";
 import { createSchedule, type Schedule } from "../optim/schedules/index.ts";
+import type { ZeroSettings } from "../parallel/zero/settings.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { onRankZero } from "./agreement.ts";
 import {
@@ -35,6 +36,7 @@ import { totalBytes } from "./layout.ts";
 import { requireMemory } from "./memory.ts";
 import type { Rank } from "./rank.ts";
 import { encodePrompts, type SamplePrompt } from "./sample_prompts.ts";
+import type { SharedParts } from "./shared_parts.ts";
 
 /** Everything that a config describes, built. */
 export interface TrainingParts {
@@ -215,6 +217,7 @@ export function buildEngine(
   batch: BatchSizes,
   model: ModelShape,
   backend: Backend,
+  rank?: Rank,
 ): TrainingEngine {
   const dtype: DType = activationDType(config);
   const noDecay = config.optimizer.params.no_decay;
@@ -241,8 +244,24 @@ export function buildEngine(
     decays: (name) => !matchesAny(name, noDecay),
     isFrozen: (name) => matchesAny(name, config.frozen_parameters),
     recompute: recomputeSetting(config),
+    zero: zeroSettings(config),
     ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
+    ...(rank === undefined ? {} : { rank }),
   });
+}
+
+/** How `zero_optimization` partitions states. */
+export function zeroSettings({ zero_optimization: zero }: TrainConfig): ZeroSettings {
+  return {
+    stage: zero.stage,
+    reduceBucket: zero.reduce_bucket_size,
+    gatherBucket: zero.allgather_bucket_size,
+    overlap: zero.overlap_comm,
+    maximumLive: zero.stage3_max_live_parameters,
+    maximumReuseDistance: zero.stage3_max_reuse_distance,
+    prefetchBucket: zero.stage3_prefetch_bucket_size,
+    persistenceThreshold: zero.stage3_param_persistence_threshold,
+  };
 }
 
 /** The engine of a config. @throws RunError where it would not fit in this machine's memory. */
@@ -251,59 +270,35 @@ function buildFittingEngine(
   batch: BatchSizes,
   model: ModelShape,
   backend: Backend,
+  rank: Rank | undefined,
 ): TrainingEngine {
   const parameters = parameterCount(model.parameters);
-  const elements = parameters * (2 + createOptimizer(config.optimizer).states.length);
+  const ranks = rank?.ranksInProcess ?? 1;
+  const elements = ranks * stateElements(config, parameters, rank);
   const state = {
-    what: `weights, gradients and optimizer states of ${parameters.toLocaleString("en")} parameters`,
+    what: `weights, gradients and optimizer states of ${parameters.toLocaleString("en")} parameters${ranks > 1 ? ` on ${ranks} ranks` : ""}`,
     bytes: elements * bytesPerElement("f32"),
     hint: "make the model smaller, or train on a machine with more memory",
   };
   requireMemory([state]);
-  const engine = buildEngine(config, batch, model, backend);
+  const engine = buildEngine(config, batch, model, backend, rank);
   const activations = {
     what: "activations and packed weights",
-    bytes: engine.memory.arena + engine.memory.prepared,
+    bytes: ranks * (engine.memory.arena + engine.memory.prepared),
     hint: "lower train_micro_batch_size_per_gpu or data.sequence_length, or set activation_checkpointing.mode",
   };
-  requireMemory([{ ...state, bytes: totalBytes(engine.buffers.values()) }, activations]);
+  requireMemory([{ ...state, bytes: ranks * totalBytes(engine.buffers.values()) }, activations]);
   return engine;
 }
 
-/** What the ranks of one process share: each part is made when it is first asked for. */
-export interface SharedParts {
-  tokenizer(): Promise<Tokenizer>;
-  dataset(tokenizer: Tokenizer, vocabularySize: number): Promise<Dataset>;
-  /** Closes what was opened. */
-  close(): Promise<void>;
-}
-
-/**
- * What the ranks of this process share of a config.
- * @param leads whether rank 0 is among them, which trains the tokenizer for all
- */
-export function shareParts(
-  config: TrainConfig,
-  batch: BatchSizes,
-  options: { readonly resumes: boolean; readonly leads: boolean; readonly note: (line: string) => void },
-): SharedParts {
-  const { resumes, leads, note } = options;
-  let tokenizer: Promise<Tokenizer> | undefined;
-  let dataset: Promise<Dataset> | undefined;
-  return {
-    tokenizer: () => {
-      tokenizer ??= prepareTokenizer(config, resumes || !leads, note);
-      return tokenizer;
-    },
-    dataset: (made, vocabularySize) => {
-      dataset ??= prepareData(config, batch, made, vocabularySize, note);
-      return dataset;
-    },
-    close: async () => {
-      const opened = await dataset?.catch(() => undefined);
-      await opened?.close();
-    },
-  };
+/** About how many elements of parameters, gradients and optimizer states one rank keeps. */
+function stateElements(config: TrainConfig, parameters: number, rank: Rank | undefined): number {
+  const states = createOptimizer(config.optimizer).states.length;
+  if (rank === undefined) return parameters * (2 + states);
+  const { data, tensor, pipeline } = rank.mesh.sizes;
+  const { stage } = config.zero_optimization;
+  const share = (from: number): number => (stage >= from ? 1 / data : 1);
+  return (parameters / (tensor * pipeline)) * (share(3) + share(2) + states * share(1));
 }
 
 /** Builds everything for a rank of a config and gives the weights their first values. */
@@ -320,7 +315,7 @@ export async function setUpTraining(
   const samplePrompts = encodePrompts(config, tokenizer, model.language);
   if (rank !== undefined) requireSplits(config, rank.mesh.sizes, model.language.facts);
   // What is wrong with the sizes or the data is told before weights are read or made.
-  const engine = buildFittingEngine(config, batch, model, backend);
+  const engine = buildFittingEngine(config, batch, model, backend, rank);
   try {
     const open = () => shared.dataset(tokenizer, model.language.facts.vocabularySize);
     const dataset = rowsOfRank((await onRankZero(world, open)) ?? (await open()), rank);
@@ -353,8 +348,20 @@ async function fillWeights(config: TrainConfig, model: ModelShape, engine: Train
     await engine.initialize(config.seed);
     return;
   }
-  const weights = engine.weights;
-  await readWeights(config.model.path, model.family, model.parameters, (name) => weights.get(name)!);
+  // One parameter after another passes through the same memory, and each rank keeps its part.
+  const { family, parameters } = model;
+  const largest = Math.max(...[...parameters.values()].map(({ shape }) => elementCount(shape)));
+  const memory = new Float32Array(largest);
+  let read: { name: string; values: Float32Array } | undefined;
+  const keep = (): void => {
+    if (read !== undefined) engine.setParameter(read.name, read.values);
+  };
+  await readWeights(config.model.path, family, parameters, (name) => {
+    keep();
+    read = { name, values: memory.subarray(0, elementCount(parameters.get(name)!.shape)) };
+    return read.values;
+  });
+  keep();
   engine.weightsChanged();
 }
 
