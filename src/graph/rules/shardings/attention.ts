@@ -18,6 +18,29 @@ export const attentionShardings: { readonly [Op in AttentionOp]: ShardingRule<Op
     outputs: [heads, heads, heads],
     linear: [[0]],
   }),
+  // q, k, v, the places of queries and of keys, offsets, and the result so far with its logsumexp.
+  attention_block: (inputs) => ({
+    inputs: [heads, heads, heads, [null], [null], [null], heads, statistic].slice(0, inputs.length),
+    outputs: [heads, statistic],
+    linear: [],
+  }),
+  // The gradient of the result, q, k, v, logsumexp, delta, places, offsets, and the sums so far.
+  attention_block_gradient: (inputs) => ({
+    inputs: [heads, heads, heads, heads, statistic, statistic, [null], [null], [null], heads, heads].slice(
+      0,
+      inputs.length,
+    ),
+    outputs: [heads, heads, heads],
+    linear: [],
+  }),
+  attention_delta: () => ({
+    inputs: [
+      ["tokens", "heads", null],
+      ["tokens", "heads", null],
+    ],
+    outputs: [["heads", "tokens"]],
+    linear: [[0], [1]],
+  }),
   cache_write: ([cache]) => {
     const labels = labelsOf(cache).with(0, null);
     return { inputs: [labels, labels, [null]], outputs: [labels], linear: [] };
