@@ -5,6 +5,7 @@
 #include "binding/pools.h"
 #include "binding/populate.h"
 #include "binding/runs.h"
+#include "binding/stores.h"
 #include "binding/values.h"
 #include "core/isa.h"
 #include "core/kernel.h"
@@ -100,6 +101,8 @@ NAPI_MODULE_INIT() {
     add_function(env, exports, "canRunIsa", can_run_isa);
     add_function(env, exports, "listKernels", list_kernels);
     add_function(env, exports, "runKernel", run_kernel);
+    add_function(env, exports, "createContext", create_context);
+    add_function(env, exports, "releaseContext", release_context);
     add_function(env, exports, "createProgram", create_program);
     add_function(env, exports, "bindMemory", bind_memory);
     add_function(env, exports, "runProgram", run_program);
@@ -114,6 +117,11 @@ NAPI_MODULE_INIT() {
     add_function(env, exports, "leaveGroup", leave_group);
     add_function(env, exports, "setGroupMoment", set_group_moment);
     add_function(env, exports, "groupTraffic", group_traffic);
+    add_function(env, exports, "openStore", open_store);
+    add_function(env, exports, "moveStore", move_store);
+    add_function(env, exports, "storeTraffic", store_traffic);
+    add_function(env, exports, "drainStore", drain_store);
+    add_function(env, exports, "closeStore", close_store);
     return exports;
   });
 }

@@ -7,6 +7,7 @@ import { verifyGraph } from "../graph/verify.ts";
 import type { QuantizedParameters } from "./passes/quantize_parameters.ts";
 import type { RecomputePolicy } from "./passes/recompute.ts";
 import {
+  type Pass,
   passesBeforeRecomputation,
   passesForQuantized,
   passesFromRecomputation,
@@ -21,6 +22,8 @@ export interface ProgramOptions {
   readonly recompute?: RecomputeSetting;
   /** Parameters that are bound as packed quantized weights instead of floats. */
   readonly quantized?: QuantizedParameters;
+  /** Further passes, after recomputation was chosen and before kernels are: what splits a program over ranks. */
+  readonly passes?: readonly Pass[];
 }
 
 /** A program with the graph that it was planned from and what it costs. */
@@ -46,7 +49,7 @@ export function compileProgram(graph: Graph, options: ProgramOptions = {}): Comp
   const plan = (policy: RecomputePolicy | undefined): { graph: Graph; program: Program } => {
     const known = planned.get(policy);
     if (known !== undefined) return known;
-    const lowered = runPasses(simplified, passesFromRecomputation(policy));
+    const lowered = runPasses(simplified, passesFromRecomputation(policy, options.passes));
     const result = { graph: lowered, program: planProgram(lowered) };
     planned.set(policy, result);
     return result;

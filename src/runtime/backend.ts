@@ -1,9 +1,11 @@
 import type { DType, TensorData } from "../base/dtype.ts";
 import type { QuantizedParameter } from "../base/quantized_format.ts";
 import type { SymbolValues } from "../base/shape.ts";
+import type { Pass } from "../compiler/pipeline.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { Graph } from "../graph/graph.ts";
 import type { ProcessGroup } from "./group.ts";
+import type { Store, StoreOptions } from "./store.ts";
 
 /**
  * The contract between planned programs and those who run them. A backend takes a graph (see
@@ -21,6 +23,8 @@ export interface Backend {
   readonly populate?: (data: TensorData) => Promise<void>;
   /** Measures the arithmetic that the machine can do at best in a dtype, FLOP/s; absent where it means nothing. */
   readonly measurePeak?: (dtype: DType) => Promise<number>;
+  /** Opens memory on disk in a folder; absent where there is nothing to run from it. Throws what a person can act on. */
+  readonly openStore?: (folder: string, bytes: number, options?: StoreOptions) => Store;
   /** Prepares a graph to run. Throws what a person can act on where an op is not supported. */
   compile(graph: Graph, options?: CompileOptions): Executable;
 }
@@ -31,6 +35,8 @@ export interface CompileOptions {
   readonly recompute?: RecomputeSetting;
   /** Parameters, by name, that are bound as packed quantized weights (u8) instead of floats. */
   readonly quantized?: ReadonlyMap<string, QuantizedParameter>;
+  /** Further passes, after recomputation was chosen and before kernels are: what splits a program over ranks. */
+  readonly passes?: readonly Pass[];
   /** The process groups of the graph's collectives, by `RankGroup.axes`. */
   readonly groups?: ReadonlyMap<string, ProcessGroup>;
 }

@@ -15,6 +15,9 @@ export interface NativeTensor {
 /** Instruction sets by name; `amx_emulated` is for tests only. */
 export type IsaName = "scalar" | "neon" | "avx2" | "avx512" | "avx512bf16" | "amx" | "amx_emulated";
 
+/** Where programs run, held by native code: an arena, kernel threads and a thread of its own. */
+export type NativeContext = { readonly opaque: "context" };
+
 /** A program held by native code. */
 export type NativeProgram = { readonly opaque: "program" };
 
@@ -36,6 +39,15 @@ export interface NativeReport {
 /** One rank's end of a process group, held by native code. */
 export type NativeGroupHandle = { readonly opaque: "group" };
 
+/** What a store moved, and whether it goes past the page cache. */
+export interface NativeTraffic {
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  readonly readSeconds: number;
+  readonly writeSeconds: number;
+  readonly direct: boolean;
+}
+
 /** What `build/slipstream.node` exports (native/binding/module.cc). */
 export interface Addon {
   /** The highest instruction set of this processor. */
@@ -54,8 +66,13 @@ export interface Addon {
     attributes: readonly number[],
     threads: number,
   ): IsaName;
+  /** A context of its own, or that of the process. */
+  createContext(isolated: boolean): NativeContext;
+  /** Lets go of a context: its memory is freed with its last program. */
+  releaseContext(context: NativeContext): void;
   /** Builds a program from what `encodeProgram` gives. */
   createProgram(
+    context: NativeContext,
     words: Float64Array,
     kernels: readonly string[],
     isa: IsaName,
@@ -63,7 +80,7 @@ export interface Addon {
   ): NativeProgram;
   /** Reads the memory of all bindings once, for many runs. */
   bindMemory(bindings: readonly ArrayBufferView[]): NativeBindings;
-  /** Runs a program on a thread of its own, one at a time. */
+  /** Runs a program on the thread of its context, one at a time. */
   runProgram(
     program: NativeProgram,
     threads: number,
@@ -73,7 +90,7 @@ export interface Addon {
     checkFinite: boolean,
     trace: boolean,
   ): Promise<NativeReport>;
-  /** Frees the memory of a program that is not running; it cannot run again. */
+  /** Frees the memory of a program after the runs that were started before; it cannot run again. */
   releaseProgram(program: NativeProgram): void;
   /** Zeroed memory aligned to pages, outside of JavaScript's heap. */
   allocate(bytes: number): ArrayBuffer;
@@ -123,6 +140,14 @@ export interface Addon {
   leaveGroup(group: NativeGroupHandle): void;
   setGroupMoment(group: NativeGroupHandle, moment: string): void;
   groupTraffic(group: NativeGroupHandle): { readonly bytes: number; readonly seconds: number };
+  /** Creates a file without a name in a folder and gives the number of its store. */
+  openStore(folder: string, bytes: number, direct: boolean): number;
+  /** Direction 0 reads into the view, 1 writes from it; offset in bytes. */
+  moveStore(store: number, direction: 0 | 1, offset: number, view: ArrayBufferView): Promise<void>;
+  storeTraffic(store: number): NativeTraffic;
+  /** Waits for the transfers of a program that failed. */
+  drainStore(store: number): void;
+  closeStore(store: number): void;
 }
 
 let loaded: Addon | undefined;
