@@ -178,7 +178,7 @@ function placeInArena(steps: readonly Draft[], storages: Map<string, Storage>): 
         const operandKey = keyOf(rootOf(operand));
         return (
           draft.node !== undefined &&
-          canOverwrite(draft.node, operand) &&
+          canOverwrite(draft.node, operand, value.index) &&
           blockOf.has(operandKey) &&
           lastUse.get(operandKey) === index &&
           blocks[blockOf.get(operandKey)!]!.last === index
