@@ -100,6 +100,8 @@ NAPI_MODULE_INIT() {
     add_function(env, exports, "canRunIsa", can_run_isa);
     add_function(env, exports, "listKernels", list_kernels);
     add_function(env, exports, "runKernel", run_kernel);
+    add_function(env, exports, "createContext", create_context);
+    add_function(env, exports, "releaseContext", release_context);
     add_function(env, exports, "createProgram", create_program);
     add_function(env, exports, "bindMemory", bind_memory);
     add_function(env, exports, "runProgram", run_program);

@@ -1,4 +1,5 @@
-// One thread pool a size, shared by all programs: making threads costs more than a small kernel.
+// One thread pool a size for kernels that run alone: making threads costs more than a small kernel. Programs
+// run on the pools of their contexts.
 #pragma once
 
 #include "core/thread_pool.h"

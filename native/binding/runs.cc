@@ -2,43 +2,92 @@
 
 #include <cstring>
 #include <memory>
-#include <mutex>
 
-#include "binding/pools.h"
+#include "binding/completions.h"
 #include "binding/values.h"
+#include "executor/context.h"
 #include "executor/program.h"
-#include "executor/shared_arena.h"
 
 namespace slipstream::binding {
 
 namespace {
 
-struct Run {
-  napi_async_work work = nullptr;
-  napi_deferred deferred = nullptr;
-  napi_ref keep_alive = nullptr;  // the program and the bindings, until the run has ended
-  Program* program = nullptr;
+napi_value make_report(napi_env env, const RunReport& report);
+
+// One run of a program.
+class Run : public Completion {
+ public:
+  std::shared_ptr<Program> program;
   ThreadPool* threads = nullptr;
   std::vector<BoundMemory> bindings;
   std::vector<int64_t> symbols;
   RunOptions options;
-  RunReport report;
-  std::string failure;
+  napi_deferred deferred = nullptr;
+  napi_ref keep_alive = nullptr;  // the memory of the bindings, until the run has ended
+
+  // The context's thread.
+  void execute() {
+    try {
+      report_ = program->run(*threads, bindings, symbols, options);
+    } catch (const std::exception& error) {
+      failure_ = error.what();
+    }
+  }
+
+  void settle(napi_env env) override {
+    napi_delete_reference(env, keep_alive);
+    if (failure_.empty()) {
+      napi_resolve_deferred(env, deferred, make_report(env, report_));
+      return;
+    }
+    napi_value error;
+    napi_create_error(env, make_string(env, "native"), make_string(env, failure_), &error);
+    napi_reject_deferred(env, deferred, error);
+  }
+
+ private:
+  RunReport report_;
+  std::string failure_;
 };
 
-std::mutex& running() {
-  static std::mutex mutex;
-  return mutex;
+// A program that is released once the runs before are over.
+class Release : public Completion {
+ public:
+  explicit Release(std::shared_ptr<Program> program) : program_(std::move(program)) {}
+  void execute() { program_->release(); }
+  void settle(napi_env) override {}
+
+ private:
+  std::shared_ptr<Program> program_;
+};
+
+// Gives work to the thread of a context. What the work holds on to is let go of on JavaScript's thread.
+template <class Work>
+void submit(napi_env env, ExecutionContext& context, std::unique_ptr<Work> work) {
+  Work* pointer = work.get();
+  expect_completion(env, pointer);
+  context.submit([pointer] { pointer->execute(); }, [env, pointer] { post_completion(env, pointer); });
+  work.release();
 }
 
-void execute(napi_env, void* data) {
-  Run& run = *static_cast<Run*>(data);
-  try {
-    std::lock_guard<std::mutex> lock(running());
-    run.report = run.program->run(*run.threads, run.bindings, run.symbols, run.options);
-  } catch (const std::exception& error) {
-    run.failure = error.what();
-  }
+template <class Held>
+napi_value make_external(napi_env env, std::shared_ptr<Held> held) {
+  auto pointer = std::make_unique<std::shared_ptr<Held>>(std::move(held));
+  napi_value external;
+  check(napi_create_external(
+            env, pointer.get(),
+            [](napi_env, void* data, void*) { delete static_cast<std::shared_ptr<Held>*>(data); }, nullptr,
+            &external),
+        "external");
+  pointer.release();
+  return external;
+}
+
+template <class Held>
+std::shared_ptr<Held>& read_external(napi_env env, napi_value value, const char* expected) {
+  void* pointer = nullptr;
+  check(napi_get_value_external(env, value, &pointer), expected);
+  return *static_cast<std::shared_ptr<Held>*>(pointer);
 }
 
 napi_value make_report(napi_env env, const RunReport& report) {
@@ -57,19 +106,6 @@ napi_value make_report(napi_env env, const RunReport& report) {
         "array");
   set_property(env, object, "stepSeconds", array);
   return object;
-}
-
-void complete(napi_env env, napi_status, void* data) {
-  std::unique_ptr<Run> run(static_cast<Run*>(data));
-  napi_delete_async_work(env, run->work);
-  napi_delete_reference(env, run->keep_alive);
-  if (run->failure.empty()) {
-    napi_resolve_deferred(env, run->deferred, make_report(env, run->report));
-    return;
-  }
-  napi_value error;
-  napi_create_error(env, make_string(env, "native"), make_string(env, run->failure), &error);
-  napi_reject_deferred(env, run->deferred, error);
 }
 
 // What bind_memory gives: memory for every binding of a program, kept alive as long as it is.
@@ -110,30 +146,39 @@ bool read_boolean(napi_env env, napi_value value) {
 
 }  // namespace
 
+napi_value create_context(napi_env env, napi_callback_info info) {
+  return guarded(env, [&] {
+    const bool isolated = read_boolean(env, arguments(env, info, 1)[0]);
+    return make_external(env, isolated ? std::make_shared<ExecutionContext>() : ExecutionContext::shared());
+  });
+}
+
+napi_value release_context(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    read_external<ExecutionContext>(env, arguments(env, info, 1)[0], "expected a context").reset();
+    return nullptr;
+  });
+}
+
 napi_value create_program(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
-    const std::vector<napi_value> values = arguments(env, info, 4);
-    const std::vector<double> words = read_numbers(env, values[0]);
-    const std::vector<std::string> kernels = read_strings(env, values[1]);
+    const std::vector<napi_value> values = arguments(env, info, 5);
+    const auto context = read_external<ExecutionContext>(env, values[0], "expected a context");
+    if (context == nullptr) throw std::runtime_error("internal: the context was released");
+    const std::vector<double> words = read_numbers(env, values[1]);
+    const std::vector<std::string> kernels = read_strings(env, values[2]);
     Isa isa;
-    if (!parse_isa(read_string(env, values[2]), &isa)) throw std::runtime_error("internal: unknown isa");
+    if (!parse_isa(read_string(env, values[3]), &isa)) throw std::runtime_error("internal: unknown isa");
     uint32_t count = 0;
-    check(napi_get_array_length(env, values[3], &count), "expected constants");
+    check(napi_get_array_length(env, values[4], &count), "expected constants");
     std::vector<std::vector<char>> constants(count);
     for (uint32_t i = 0; i < count; i++) {
       napi_value element;
-      check(napi_get_element(env, values[3], i, &element), "constant");
+      check(napi_get_element(env, values[4], i, &element), "constant");
       const Bytes bytes = read_bytes(env, element);
       constants[i].assign(static_cast<char*>(bytes.data), static_cast<char*>(bytes.data) + bytes.length);
     }
-    auto program = std::make_unique<Program>(words, kernels, isa, std::move(constants));
-    napi_value external;
-    check(napi_create_external(
-              env, program.get(), [](napi_env, void* data, void*) { delete static_cast<Program*>(data); },
-              nullptr, &external),
-          "external");
-    program.release();
-    return external;
+    return make_external(env, std::make_shared<Program>(context, words, kernels, isa, std::move(constants)));
   });
 }
 
@@ -141,10 +186,9 @@ napi_value run_program(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const std::vector<napi_value> values = arguments(env, info, 7);
     auto run = std::make_unique<Run>();
-    void* program = nullptr;
-    check(napi_get_value_external(env, values[0], &program), "expected a program");
-    run->program = static_cast<Program*>(program);
-    run->threads = &pool_of(static_cast<int>(read_integer(env, values[1])));
+    run->program = read_external<Program>(env, values[0], "expected a program");
+    ExecutionContext& context = *run->program->context();
+    run->threads = &context.pool(static_cast<int>(read_integer(env, values[1])));
     run->bindings = read_bindings(env, values[2]);
     if (run->bindings.size() != run->program->binding_count())
       throw std::runtime_error("internal: wrong number of bindings");
@@ -153,16 +197,10 @@ napi_value run_program(napi_env env, napi_callback_info info) {
       throw std::runtime_error("internal: wrong number of symbols");
     }
     run->options = {read_boolean(env, values[4]), read_boolean(env, values[5]), read_boolean(env, values[6])};
-    napi_value keep, promise, name;
-    check(napi_create_array_with_length(env, 2, &keep), "array");
-    check(napi_set_element(env, keep, 0, values[0]), "element");
-    check(napi_set_element(env, keep, 1, values[2]), "element");
-    check(napi_create_reference(env, keep, 1, &run->keep_alive), "reference");
+    napi_value promise;
+    check(napi_create_reference(env, values[2], 1, &run->keep_alive), "reference");
     check(napi_create_promise(env, &run->deferred, &promise), "promise");
-    name = make_string(env, "slipstream program");
-    check(napi_create_async_work(env, nullptr, name, execute, complete, run.get(), &run->work), "async work");
-    check(napi_queue_async_work(env, run->work), "queue");
-    run.release();
+    submit(env, context, std::move(run));
     return promise;
   });
 }
@@ -190,11 +228,13 @@ napi_value bind_memory(napi_env env, napi_callback_info info) {
 
 napi_value release_program(napi_env env, napi_callback_info info) {
   return guarded(env, [&]() -> napi_value {
-    void* program = nullptr;
-    check(napi_get_value_external(env, arguments(env, info, 1)[0], &program), "expected a program");
-    std::lock_guard<std::mutex> lock(running());
-    static_cast<Program*>(program)->release();
-    SharedArena::instance().trim();
+    const auto program = read_external<Program>(env, arguments(env, info, 1)[0], "expected a program");
+    ExecutionContext& context = *program->context();
+    if (context.idle()) {
+      program->release();
+    } else {
+      submit(env, context, std::make_unique<Release>(program));
+    }
     return nullptr;
   });
 }

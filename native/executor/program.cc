@@ -4,7 +4,6 @@
 #include <stdexcept>
 
 #include "executor/finite.h"
-#include "executor/shared_arena.h"
 
 namespace slipstream {
 
@@ -62,9 +61,9 @@ PlannedStep read_step(Reader& reader, const std::vector<const KernelEntry*>& ker
 
 }  // namespace
 
-Program::Program(std::span<const double> words, const std::vector<std::string>& names, Isa isa,
-                 std::vector<std::vector<char>> constants)
-    : constants_(std::move(constants)) {
+Program::Program(std::shared_ptr<ExecutionContext> context, std::span<const double> words,
+                 const std::vector<std::string>& names, Isa isa, std::vector<std::vector<char>> constants)
+    : context_(std::move(context)), constants_(std::move(constants)) {
   std::vector<const KernelEntry*> kernels;
   for (const std::string& name : names) {
     const KernelEntry* kernel = find_kernel(name, isa);
@@ -101,7 +100,7 @@ Program::Program(std::span<const double> words, const std::vector<std::string>& 
   for (PlannedStep& step : steps_) step = read_step(reader, kernels, tensors_.size());
   if (!reader.finished()) throw std::runtime_error("internal: a program has words left over");
   prepared_ = Memory(prepared_bytes);
-  SharedArena::instance().require(static_cast<size_t>(arena_bytes));
+  context_->arena().require(static_cast<size_t>(arena_bytes));
   arena_bytes_ = static_cast<size_t>(arena_bytes);
 }
 
@@ -169,11 +168,15 @@ bool Program::run_steps(ThreadPool& threads, const std::vector<PlannedStep>& ste
   return true;
 }
 
-Program::~Program() { release(); }
+// The arena may be in use by a program that runs: `release` alone trims it.
+Program::~Program() {
+  if (!released_) context_->arena().give_back(arena_bytes_);
+}
 
 void Program::release() {
   if (released_) return;
-  SharedArena::instance().give_back(arena_bytes_);
+  context_->arena().give_back(arena_bytes_);
+  context_->arena().trim();
   prepared_ = Memory();
   released_ = true;
 }
@@ -188,7 +191,7 @@ RunReport Program::run(ThreadPool& threads, std::span<const BoundMemory> binding
   if (released_) throw std::runtime_error("internal: the program was released");
   RunReport report;
   const double started = now();
-  arena_ = SharedArena::instance().data();
+  arena_ = context_->arena().data();
   resolve(bindings, symbols);
   bool going = true;
   if (options.prepare) going = run_steps(threads, prepare_, 0, options, started, &report);

@@ -9,12 +9,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "core/kernel.h"
 #include "core/memory.h"
+#include "executor/context.h"
 
 namespace slipstream {
 
@@ -63,17 +65,20 @@ struct RunReport {
 class Program {
  public:
   // Throws std::runtime_error where the words are malformed or a kernel is missing.
-  Program(std::span<const double> words, const std::vector<std::string>& kernels, Isa isa,
-          std::vector<std::vector<char>> constants);
+  Program(std::shared_ptr<ExecutionContext> context, std::span<const double> words,
+          const std::vector<std::string>& kernels, Isa isa, std::vector<std::vector<char>> constants);
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
+  // Called on the thread of its context.
   RunReport run(ThreadPool& threads, std::span<const BoundMemory> bindings, std::span<const int64_t> symbols,
                 const RunOptions& options);
 
-  // Gives its memory back to the system. It cannot run afterwards.
+  // Gives its memory back to the system. It cannot run afterwards. No program of the context may be running.
   void release();
+
+  const std::shared_ptr<ExecutionContext>& context() const { return context_; }
 
   size_t binding_count() const { return binding_count_; }
   size_t symbol_count() const { return symbol_bounds_.size(); }
@@ -83,6 +88,7 @@ class Program {
   bool run_steps(ThreadPool& threads, const std::vector<PlannedStep>& steps, int first_index,
                  const RunOptions& options, double started, RunReport* report);
 
+  const std::shared_ptr<ExecutionContext> context_;
   std::vector<int64_t> symbol_bounds_;
   std::vector<PlannedTensor> tensors_;
   std::vector<PlannedStep> prepare_, steps_;

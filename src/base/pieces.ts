@@ -24,3 +24,16 @@ export interface StatePiece extends TensorPiece {
   /** Copies memory over elements from `offset` (counted from `start`) on. */
   write(offset: number, from: Float32Array): Promise<void>;
 }
+
+/** A piece that is a whole tensor in memory, or a part of one: `values` holds its elements. */
+export function pieceInMemory(
+  kind: string,
+  { name, shape, box, start, end }: TensorPiece,
+  values: Float32Array,
+): StatePiece {
+  return {
+    ...{ kind, name, shape, box, start, end },
+    read: async (offset, into) => into.set(values.subarray(offset, offset + into.length)),
+    write: async (offset, from) => values.set(from, offset),
+  };
+}

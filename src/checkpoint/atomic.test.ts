@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { RunError } from "../base/errors.ts";
+import { pieceInMemory } from "../base/pieces.ts";
 import { nameBeside, removeLeftovers, writeFileAtomically, writeFolderAtomically } from "./atomic.ts";
 import { asWriteError } from "./file_errors.ts";
 import { FileWriter } from "./file_writer.ts";
@@ -158,16 +159,26 @@ describe("a full disk", () => {
         shape: [count],
         data: () => new Float32Array(count).fill(count),
       });
-      const small = { tensors: [floats("w", 10_000)], state: { step: 1 } };
-      const large = { tensors: [floats("w", 10_000), floats("v", 1_500_000)], state: { step: 2 } };
-      await saveTrainingState(join(folder, "checkpoints"), 1, small, { keepLast: 1 });
+      const small = { tensors: [floats("w", 10_000)] };
+      const large = { tensors: [floats("w", 10_000), floats("v", 1_500_000)] };
+      const stateOf = ({ tensors }: typeof small, step: number) => ({
+        pieces: tensors.map(({ name, shape, data }) => {
+          const values = data();
+          const piece = { name, shape, box: { starts: [0], sizes: shape }, start: 0, end: values.length };
+          return pieceInMemory("parameters", piece, values);
+        }),
+        state: { step },
+      });
+      await saveTrainingState(join(folder, "checkpoints"), 1, stateOf(small, 1), { keepLast: 1 });
       const model = join(folder, "model");
       await writeSafetensors(model, small.tensors);
       await writeFileAtomically(join(folder, "file"), "text");
       const before = await readdir(folder, { recursive: true });
 
       const errors = [
-        await failureOf(saveTrainingState(join(folder, "checkpoints"), 2, large, { keepLast: 1 })),
+        await failureOf(
+          saveTrainingState(join(folder, "checkpoints"), 2, stateOf(large, 2), { keepLast: 1 }),
+        ),
         await failureOf(writeSafetensors(model, large.tensors)),
         await failureOf(writeSafetensors(model, large.tensors, { maxShardBytes: 50_000 })),
         await failureOf(writeFileAtomically(join(folder, "file"), new Uint8Array(5_000_000))),

@@ -5,22 +5,27 @@ import { FileFormatError } from "../base/errors.ts";
 import { asReadError } from "./file_errors.ts";
 import { chunkBytes, createFile, type WrittenFile } from "./file_writer.ts";
 import { isJsonObject, type JsonObject, readJsonObject, stringifyExactly } from "./json.ts";
+import { indexName } from "./pieces_index.ts";
 
-// A checkpoint is a folder `step-N` of state.json, tensors.safetensors and complete.json. The last, the
-// manifest, is written when the others are on the disk, and the folder gets its name after that: a
-// folder named step-N whose manifest agrees with its files is complete.
+// A checkpoint is a folder `step-N` of state.json, files of tensors (one a rank), pieces.json, which says what lies
+// where in them, and complete.json. The last, the manifest, is written when the others are on the disk, and the
+// folder gets its name after that: a folder named step-N whose manifest agrees with its files is complete.
 
 /** The file of everything that is not a tensor. */
 export const stateName = "state.json";
-/** The file of the tensors. */
-export const tensorsName = "tensors.safetensors";
 const manifestName = "complete.json";
-const contentNames = [stateName, tensorsName] as const;
 const format = "slipstream-training-state";
-const version = 1;
+const version = 2;
 
-/** What each file of a checkpoint must hold. */
-export type Manifest = Record<(typeof contentNames)[number], WrittenFile>;
+/** What each file of a checkpoint must hold, by name. */
+export type Manifest = Readonly<Record<string, WrittenFile>>;
+
+/** The file of one rank's tensors. */
+export function tensorsName(rank: number, ranks: number): string {
+  if (ranks === 1) return "tensors.safetensors";
+  const digits = (value: number): string => String(value).padStart(5, "0");
+  return `tensors-${digits(rank + 1)}-of-${digits(ranks)}.safetensors`;
+}
 
 /** Writes the manifest of a checkpoint whose files are on the disk. */
 export async function writeManifest(folder: string, step: number, files: Manifest): Promise<WrittenFile> {
@@ -34,9 +39,8 @@ export async function writeManifest(folder: string, step: number, files: Manifes
  */
 export async function verifyCheckpoint(folder: string): Promise<void> {
   const manifest = await readManifest(folder);
-  for (const name of contentNames) {
+  for (const [name, { bytes, crc32: expected }] of Object.entries(manifest)) {
     const path = join(folder, name);
-    const { bytes, crc32: expected } = manifest[name];
     const found = await fileSize(path);
     if (found !== bytes) {
       throw new FileFormatError("damaged_checkpoint", "a file of a checkpoint has the wrong size", {
@@ -62,8 +66,8 @@ export async function verifyCheckpoint(folder: string): Promise<void> {
 export async function hasItsFiles(folder: string): Promise<boolean> {
   try {
     const manifest = await readManifest(folder);
-    for (const name of contentNames) {
-      if ((await fileSize(join(folder, name))) !== manifest[name].bytes) return false;
+    for (const [name, { bytes }] of Object.entries(manifest)) {
+      if ((await fileSize(join(folder, name))) !== bytes) return false;
     }
     return true;
   } catch (error) {
@@ -87,10 +91,10 @@ async function readManifest(folder: string): Promise<Manifest> {
       },
     );
   }
-  return {
-    [stateName]: fileOf(manifest, stateName, path),
-    [tensorsName]: fileOf(manifest, tensorsName, path),
-  };
+  const names = isJsonObject(manifest.files) ? Object.keys(manifest.files) : [];
+  return Object.fromEntries(
+    [...new Set([stateName, indexName, ...names])].map((name) => [name, fileOf(manifest, name, path)]),
+  );
 }
 
 function fileOf(manifest: JsonObject, name: string, path: string): WrittenFile {

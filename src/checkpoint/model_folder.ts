@@ -144,6 +144,10 @@ class ShardedReader implements TensorReader {
     await this.#shardOf(name).readInto(name, destination);
   }
 
+  async readRange(name: string, offset: number, destination: Uint8Array): Promise<void> {
+    await this.#shardOf(name).readRange(name, offset, destination);
+  }
+
   async close(): Promise<void> {
     for (const shard of this.#shards.values()) await shard.close();
   }

@@ -49,6 +49,11 @@ export interface TensorReader {
    * @throws as `read`.
    */
   readInto(name: string, destination: Uint8Array): Promise<void>;
+  /**
+   * Reads the bytes from `offset` of the tensor's data on, as they lie in the file, until `destination` is full.
+   * @throws FileFormatError where there is no such tensor, or it ends before that.
+   */
+  readRange(name: string, offset: number, destination: Uint8Array): Promise<void>;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -119,7 +124,7 @@ class SafetensorsReader implements TensorReader {
     const { dtype } = this.info(name);
     const stored = this.#stored(name);
     const bytes = allocate(stored.end - stored.begin, whereOf(this.path, name));
-    await this.#readBytes(stored, bytes);
+    await this.#readBytes(stored.begin, bytes);
     return stored.dtype === "I64" ? narrow(bytes, whereOf(this.path, name)) : viewOf(dtype, bytes.buffer);
   }
 
@@ -132,7 +137,19 @@ class SafetensorsReader implements TensorReader {
     }
     const stored = this.#stored(name);
     if (stored.dtype === "I64") destination.set(bytesOf(await this.read(name)));
-    else await this.#readBytes(stored, destination);
+    else await this.#readBytes(stored.begin, destination);
+  }
+
+  async readRange(name: string, offset: number, destination: Uint8Array): Promise<void> {
+    const { begin, end } = this.#stored(name);
+    if (offset < 0 || begin + offset + destination.byteLength > end) {
+      throw new FileFormatError("safetensors_range", "a tensor is shorter than what is asked of it", {
+        where: whereOf(this.path, name),
+        expected: `${offset + destination.byteLength} bytes`,
+        received: `${end - begin} bytes`,
+      });
+    }
+    await this.#readBytes(begin + offset, destination);
   }
 
   async close(): Promise<void> {
@@ -147,9 +164,9 @@ class SafetensorsReader implements TensorReader {
     return this.#header.tensors.get(name) ?? throwMissing(this, name);
   }
 
-  async #readBytes(stored: StoredTensor, destination: Uint8Array): Promise<void> {
+  async #readBytes(begin: number, destination: Uint8Array): Promise<void> {
     try {
-      await readFully(this.#handle, destination, this.#header.dataStart + stored.begin, {
+      await readFully(this.#handle, destination, this.#header.dataStart + begin, {
         path: this.path,
         format: "safetensors",
       });

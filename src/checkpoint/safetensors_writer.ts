@@ -6,7 +6,7 @@ import { elementCount, formatShape } from "../base/shape.ts";
 import { systemErrorCode } from "../base/system_errors.ts";
 import { discard, nameBeside, removeLeftovers, syncFolder } from "./atomic.ts";
 import { asWriteError } from "./file_errors.ts";
-import { bytesOf, createFile, type WrittenFile } from "./file_writer.ts";
+import { bytesOf, createFile, type FileWriter, type WrittenFile } from "./file_writer.ts";
 import { lengthBytes, storedByDType, whereOf } from "./safetensors_header.ts";
 
 /** One tensor to write. `data` is called when its turn comes, so that only one need be in memory. */
@@ -14,8 +14,11 @@ export interface TensorSource {
   readonly name: string;
   readonly dtype: DType;
   readonly shape: readonly number[];
-  /** The elements, row-major; bf16 and f16 as their raw bits. They are written from where they stand. */
-  readonly data: () => TensorData | Promise<TensorData>;
+  /**
+   * The elements, row-major; bf16 and f16 as their raw bits; whole, or in chunks one after another. They are written
+   * from where they stand.
+   */
+  readonly data: () => TensorData | Promise<TensorData> | AsyncIterable<TensorData>;
 }
 
 /** How a model's weights are written. */
@@ -98,11 +101,27 @@ export async function createSafetensors(
   return await createFile(path, async (writer) => {
     await writer.write(encodeHeader(ordered, metadata));
     for (const tensor of ordered) {
-      const data = await tensor.data();
-      requireFit(tensor, data, path);
-      await writer.write(bytesOf(data));
+      const data = tensor.data();
+      if (Symbol.asyncIterator in data) await writeChunks(writer, tensor, data, path);
+      else {
+        const whole = await data;
+        requireFit(tensor, whole, path);
+        await writer.write(bytesOf(whole));
+      }
     }
   });
+}
+
+async function writeChunks(
+  writer: FileWriter,
+  tensor: TensorSource,
+  chunks: AsyncIterable<TensorData>,
+  path: string,
+): Promise<void> {
+  const start = writer.bytes;
+  for await (const chunk of chunks) await writer.write(bytesOf(chunk));
+  if (writer.bytes - start !== byteCount(tensor))
+    throw new InternalError(`${whereOf(path, tensor.name)} was given ${writer.bytes - start} bytes`);
 }
 
 function encodeHeader(

@@ -7,12 +7,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { crc32 } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { FileFormatError, InternalError } from "../base/errors.ts";
-import {
-  latestCheckpoint,
-  loadTrainingState,
-  saveTrainingState,
-  type TrainingState,
-} from "./training_state.ts";
+import { pieceInMemory, type StatePiece } from "../base/pieces.ts";
+import { elementCount } from "../base/shape.ts";
+import { loadPieces } from "./load_pieces.ts";
+import { wholeBox } from "./runs.ts";
+import { latestCheckpoint, loadState, saveTrainingState, type TrainingState } from "./training_state.ts";
 
 let folder: string;
 beforeEach(async () => {
@@ -24,17 +23,23 @@ afterEach(async () => {
 
 function stateOf(step: number): TrainingState {
   return {
-    tensors: [
-      { name: "master/w", dtype: "f32", shape: [2, 2], data: () => Float32Array.of(step, 1, 2, 3) },
-      {
-        name: "moment/w",
-        dtype: "bf16",
-        shape: [3],
-        data: () => Promise.resolve(Uint16Array.of(step, 5, 6)),
-      },
+    pieces: [
+      whole("parameters", "w", [2, 2], Float32Array.of(step, 1, 2, 3)),
+      whole("moment", "w", [3], Float32Array.of(step, 5, 6)),
     ],
     state: { step, data: { epoch: 0.5, position: 2 ** 53 - 1 }, seeds: ["é", null, true] },
   };
+}
+
+function whole(kind: string, name: string, shape: readonly number[], values: Float32Array): StatePiece {
+  return pieceInMemory(kind, { name, shape, box: wholeBox(shape), start: 0, end: values.length }, values);
+}
+
+/** What a checkpoint holds of whole tensors. */
+async function loaded(checkpoint: string, kind: string, name: string, shape: readonly number[]) {
+  const values = new Float32Array(elementCount(shape));
+  await loadPieces(checkpoint, [whole(kind, name, shape, values)]);
+  return values;
 }
 
 async function steps(): Promise<string[]> {
@@ -46,16 +51,13 @@ test("what is saved is loaded", async () => {
   expect(saved.folder).toBe(join(folder, "step-7"));
   const { checkpoint, notes } = await latestCheckpoint(folder);
   expect({ checkpoint, notes }).toEqual({ checkpoint: { folder: saved.folder, step: 7 }, notes: [] });
-  const { state, reader } = await loadTrainingState(saved.folder);
-  expect(state).toEqual({
+  expect(await loadState(saved.folder)).toEqual({
     step: 7,
     data: { epoch: 0.5, position: 9007199254740991 },
     seeds: ["é", null, true],
   });
-  expect(reader.names()).toEqual(["master/w", "moment/w"]);
-  expect(await reader.read("master/w")).toEqual(Float32Array.of(7, 1, 2, 3));
-  expect(await reader.read("moment/w")).toEqual(Uint16Array.of(7, 5, 6));
-  await reader.close();
+  expect(await loaded(saved.folder, "parameters", "w", [2, 2])).toEqual(Float32Array.of(7, 1, 2, 3));
+  expect(await loaded(saved.folder, "moment", "w", [3])).toEqual(Float32Array.of(7, 5, 6));
   let bytes = 0;
   for (const name of await readdir(saved.folder)) bytes += (await readFile(join(saved.folder, name))).length;
   expect(saved.bytes).toBe(bytes);
@@ -63,13 +65,13 @@ test("what is saved is loaded", async () => {
 
 test("the manifest holds the checksum of each whole file, also of one of several chunks", async () => {
   const large = new Float32Array(2.5 * 2 ** 20).map((_, i) => i);
-  const tensors = [{ name: "w", dtype: "f32" as const, shape: [large.length], data: () => large }];
-  await saveTrainingState(folder, 1, { tensors, state: {} });
+  const pieces = [whole("parameters", "w", [large.length], large)];
+  await saveTrainingState(folder, 1, { pieces, state: {} });
   const read = (name: string) => readFile(join(folder, "step-1", name));
   const { files } = JSON.parse((await read("complete.json")).toString()) as {
     files: Record<string, unknown>;
   };
-  for (const name of ["state.json", "tensors.safetensors"]) {
+  for (const name of ["state.json", "pieces.json", "tensors.safetensors"]) {
     const content = await read(name);
     expect(files[name]).toEqual({ bytes: content.length, crc32: crc32(content) });
   }
@@ -82,9 +84,7 @@ test("a step may be saved again, and steps are numbers, not text", async () => {
   await saveTrainingState(folder, 10, stateOf(3));
   const { checkpoint } = await latestCheckpoint(folder);
   expect(checkpoint?.step).toBe(10);
-  const { state, reader } = await loadTrainingState(checkpoint!.folder, { verified: true });
-  expect(state.step).toBe(3);
-  await reader.close();
+  expect((await loadState(checkpoint!.folder, { verified: true })).step).toBe(3);
   expect(await steps()).toEqual(["step-10", "step-9"]);
 });
 
@@ -108,20 +108,18 @@ describe("keepLast", () => {
 
   test("removes nothing while the new one is not complete", async () => {
     await saveTrainingState(folder, 1, stateOf(1), { keepLast: 1 });
-    const { tensors, state } = stateOf(2);
-    const watching = [...tensors].map((tensor) => ({
-      ...tensor,
-      data: async () => {
+    const { pieces, state } = stateOf(2);
+    const watching = pieces.map((piece) => ({
+      ...piece,
+      read: async (offset: number, into: Float32Array) => {
         expect(await steps()).toContain("step-1");
-        return await tensor.data();
+        await piece.read(offset, into);
       },
     }));
-    await saveTrainingState(folder, 2, { tensors: watching, state }, { keepLast: 1 });
+    await saveTrainingState(folder, 2, { pieces: watching, state }, { keepLast: 1 });
     expect(await steps()).toEqual(["step-2"]);
-    const failing = [
-      { name: "w", dtype: "f32" as const, shape: [1], data: () => Promise.reject(new Error("no")) },
-    ];
-    const failed = saveTrainingState(folder, 3, { tensors: failing, state }, { keepLast: 1 });
+    const failing = pieces.map((piece) => ({ ...piece, read: () => Promise.reject(new Error("no")) }));
+    const failed = saveTrainingState(folder, 3, { pieces: failing, state }, { keepLast: 1 });
     await expect(failed).rejects.toThrow("no");
     expect(await steps()).toEqual(["step-2"]);
   });
@@ -149,7 +147,7 @@ describe("a damaged newest checkpoint is skipped with a note, and does not load:
       async (path) => {
         const manifest = join(path, "complete.json");
         const text = await readFile(manifest, "utf8");
-        await writeFile(manifest, text.replace('"version": 1', '"version": 99'));
+        await writeFile(manifest, text.replace('"version": 2', '"version": 99'));
       },
       /received: format slipstream-training-state, version 99/,
     ],
@@ -179,7 +177,7 @@ describe("a damaged newest checkpoint is skipped with a note, and does not load:
     expect(notes).toHaveLength(1);
     expect(notes[0]).toMatch(/^skipped the checkpoint .*step-2, which is not complete/);
     expect(notes[0]).toMatch(message);
-    const failed = loadTrainingState(join(folder, "step-2"));
+    const failed = loadState(join(folder, "step-2"));
     await expect(failed).rejects.toThrow(FileFormatError);
     await expect(failed).rejects.toThrow(message);
   });
@@ -195,15 +193,19 @@ describe("a damaged newest checkpoint is skipped with a note, and does not load:
 });
 
 test("a state that JSON cannot hold is refused before anything is written", async () => {
-  const { tensors } = stateOf(1);
-  const failed = saveTrainingState(folder, 1, { tensors, state: { best: { loss: Number.NaN } } });
+  const { pieces } = stateOf(1);
+  const failed = saveTrainingState(folder, 1, { pieces, state: { best: { loss: Number.NaN } } });
   await expect(failed).rejects.toThrow(/internal: best\.loss is NaN/);
   expect(await steps()).toEqual([]);
 });
 
 describe("kill -9", () => {
   const imports = `import { saveTrainingState } from ${JSON.stringify(new URL("./training_state.ts", import.meta.url).href)};
-    const root = ${"process.argv[1]"};`;
+    const root = ${"process.argv[1]"};
+    const piece = (name, elements, value, read) => ({
+      kind: "parameters", name, shape: [elements], box: { starts: [0], sizes: [elements] }, start: 0, end: elements,
+      read: read ?? (async (offset, into) => { into.fill(value); }),
+    });`;
   const start = (program: string) =>
     spawn(process.execPath, ["--input-type=module", "-e", imports + program, folder], {
       stdio: ["ignore", "pipe", "inherit"],
@@ -211,11 +213,11 @@ describe("kill -9", () => {
 
   test("in the middle of a checkpoint: the one before is the latest and loads", async () => {
     const child = start(`
-      const tensor = (name, data) => ({ name, dtype: "f32", shape: [1000], data });
-      const full = (value) => () => new Float32Array(1000).fill(value);
-      await saveTrainingState(root, 1, { tensors: [tensor("a", full(1)), tensor("b", full(2))], state: { step: 1 } });
+      const pieces = [piece("a", 1000, 1), piece("b", 1000, 2)];
+      await saveTrainingState(root, 1, { pieces, state: { step: 1 } });
       const stuck = () => new Promise(() => { process.stdout.write("saving"); setInterval(() => {}, 1000); });
-      await saveTrainingState(root, 2, { tensors: [tensor("a", full(3)), tensor("b", stuck)], state: { step: 2 } }, { keepLast: 1 });
+      const later = [piece("a", 1000, 3), piece("b", 1000, 0, stuck)];
+      await saveTrainingState(root, 2, { pieces: later, state: { step: 2 } }, { keepLast: 1 });
     `);
     await once(child.stdout, "data");
     const before = await steps();
@@ -226,10 +228,10 @@ describe("kill -9", () => {
 
     const { checkpoint, notes } = await latestCheckpoint(folder);
     expect({ step: checkpoint?.step, notes }).toEqual({ step: 1, notes: [] });
-    const { state, reader } = await loadTrainingState(checkpoint!.folder);
-    expect(state).toEqual({ step: 1 });
-    expect(await reader.read("b")).toEqual(new Float32Array(1000).fill(2));
-    await reader.close();
+    expect(await loadState(checkpoint!.folder)).toEqual({ step: 1 });
+    expect(await loaded(checkpoint!.folder, "parameters", "b", [1000])).toEqual(
+      new Float32Array(1000).fill(2),
+    );
     await saveTrainingState(folder, 2, stateOf(2));
     expect(await steps()).toEqual(["step-1", "step-2"]);
   });
@@ -240,11 +242,10 @@ describe("kill -9", () => {
     for (let round = 0; round < 6; round++) {
       // Each round goes on after the last, saving every step twice, so that folders are replaced too.
       const child = start(`
-        const full = (value) => () => new Float32Array(${elements}).fill(value);
         for (let step = ${last + 1}; ; step++) {
           for (let again = 0; again < 2; again++) {
-            const tensors = ["a", "b"].map((name) => ({ name, dtype: "f32", shape: [${elements}], data: full(step) }));
-            await saveTrainingState(root, step, { tensors, state: { step } }, { keepLast: 1 });
+            const pieces = ["a", "b"].map((name) => piece(name, ${elements}, step));
+            await saveTrainingState(root, step, { pieces, state: { step } }, { keepLast: 1 });
             process.stdout.write(".");
           }
         }
@@ -257,12 +258,12 @@ describe("kill -9", () => {
       const { checkpoint } = await latestCheckpoint(folder);
       expect(checkpoint!.step).toBeGreaterThan(last);
       last = checkpoint!.step;
-      const { state, reader } = await loadTrainingState(checkpoint!.folder);
-      expect(state).toEqual({ step: last });
+      expect(await loadState(checkpoint!.folder)).toEqual({ step: last });
       for (const name of ["a", "b"]) {
-        expect(new Set(await reader.read(name))).toEqual(new Set([last]));
+        expect(new Set(await loaded(checkpoint!.folder, "parameters", name, [elements]))).toEqual(
+          new Set([last]),
+        );
       }
-      await reader.close();
     }
   });
 });

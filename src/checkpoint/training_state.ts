@@ -2,8 +2,10 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { bytesPerElement } from "../base/dtype.ts";
 import { FileFormatError, InternalError } from "../base/errors.ts";
+import type { StatePiece } from "../base/pieces.ts";
 import { elementCount } from "../base/shape.ts";
 import { systemErrorCode } from "../base/system_errors.ts";
+import { agree, alone, type Ranks } from "./agreement.ts";
 import { removeAtomically, removeLeftovers, writeFolderAtomically } from "./atomic.ts";
 import {
   hasItsFiles,
@@ -13,20 +15,25 @@ import {
   writeManifest,
 } from "./checkpoint_manifest.ts";
 import { asReadError, asWriteError } from "./file_errors.ts";
-import { createFile } from "./file_writer.ts";
+import { createFile, type WrittenFile } from "./file_writer.ts";
+import { FrozenShare } from "./frozen_share.ts";
 import { type JsonObject, readJsonObject, stringifyExactly } from "./json.ts";
-import { openSafetensors, type TensorReader } from "./safetensors_reader.ts";
+import { encodeIndex, indexName, type SavedPiece, tensorName } from "./pieces_index.ts";
 import { createSafetensors, type TensorSource } from "./safetensors_writer.ts";
+import { describePiece, shareOut } from "./shares.ts";
 
 /** What a training run must keep to go on exactly: its tensors, and everything that is not a tensor. */
 export interface TrainingState {
-  readonly tensors: Iterable<TensorSource>;
-  /** Step counters, positions in the data, random states, the config. */
+  /** What this rank keeps of parameters and optimizer states. */
+  readonly pieces: readonly StatePiece[];
+  /** Step counters, positions in the data, random states, the config: the same on every rank. */
   readonly state: JsonObject;
 }
 
-/** How many checkpoints stay. */
+/** How to save. */
 export interface SaveOptions {
+  /** The ranks that save together: a group that nothing else uses meanwhile. Default: this process alone. */
+  readonly group?: Ranks;
   /** The newest K stay, of those up to the one just saved; all stay where it is absent. */
   readonly keepLast?: number;
 }
@@ -53,50 +60,158 @@ export interface LatestCheckpoint {
   readonly notes: readonly string[];
 }
 
-/** A checkpoint opened for reading; close the reader when the tensors are read. */
-export interface LoadedTrainingState {
-  readonly state: JsonObject;
-  readonly reader: TensorReader;
+/** A save that goes on while the run does. */
+export interface PendingSave {
+  /** Resolves when the pieces may change: what is not written yet has been copied. */
+  freeze(): Promise<void>;
+  /** Settles when the checkpoint is complete, or has failed as `saveTrainingState` says. */
+  readonly done: Promise<SavedCheckpoint>;
 }
 
 /**
- * Saves a checkpoint as `root/step-N`: written aside, brought to the disk, then renamed; only then are
- * checkpoints beyond the last `keepLast` removed. Tensors are written from where they stand and must not
- * change until this resolves.
- * @throws RunError where the system refuses (a full disk); every earlier checkpoint is then untouched.
+ * Saves a checkpoint as `root/step-N`, a collective of all ranks: each writes a file of its part of the pieces, in
+ * parallel, and rank 0 the state and the index. Written aside, brought to the disk, then renamed; only then are
+ * checkpoints beyond the last `keepLast` removed. No rank sees another's tensors.
+ * @throws RunError on every rank where the system refuses one of them (a full disk); every earlier checkpoint is then
+ * untouched.
  */
 export async function saveTrainingState(
   root: string,
   step: number,
-  { tensors, state }: TrainingState,
-  { keepLast }: SaveOptions = {},
+  content: TrainingState,
+  options: SaveOptions = {},
 ): Promise<SavedCheckpoint> {
+  return await (await startSaving(root, step, content, options)).done;
+}
+
+/**
+ * The same without waiting: what is saved is the pieces as they are when this resolves. They are read while the run
+ * goes on; `freeze` must be awaited before they change.
+ */
+export async function startSaving(
+  root: string,
+  step: number,
+  { pieces, state }: TrainingState,
+  { group = alone, keepLast }: SaveOptions = {},
+): Promise<PendingSave> {
   if (!Number.isSafeInteger(step) || step < 0)
     throw new InternalError(`cannot save a checkpoint of step ${step}`);
   if (keepLast !== undefined && !(keepLast >= 1)) throw new InternalError(`keepLast is ${keepLast}`);
-  const list = [...tensors];
   const stateText = Buffer.from(stringifyExactly(state));
-  const folder = join(root, `step-${step}`);
-  const bytes = await writeFolderAtomically(folder, async (temporary) => {
-    try {
-      return await writeContent(temporary, step, list, stateText);
-    } catch (error) {
-      throw asWriteError(error, folder, stateText.length + tensorBytes(list));
-    }
-  });
-  return { folder, bytes, ...(await removeOlder(root, step, keepLast)) };
+  const described = await agree(group, () => pieces.map(describePiece));
+  const shares = shareOut(described, group.rank);
+  const frozen = shares.map((share) => new FrozenShare(pieces[share.piece]!, share));
+  const own: RankFile = {
+    name: tensorsName(group.rank, group.size),
+    tensors: shares.map(({ piece, start, end }, index) => ({
+      name: tensorName(pieces[piece]!),
+      dtype: "f32",
+      shape: [end - start],
+      data: () => frozen[index]!.chunks(),
+    })),
+  };
+  const index = described.flatMap((list, rank) =>
+    shareOut(described, rank).map(
+      ({ piece, start, end }): SavedPiece => ({
+        ...list[piece]!,
+        start,
+        end,
+        file: tensorsName(rank, group.size),
+      }),
+    ),
+  );
+  const files: Lead = { step, stateText, indexText: Buffer.from(stringifyExactly(encodeIndex(index))) };
+  const done = writeTogether(join(root, `step-${step}`), group, own, files).then(
+    async ({ folder, bytes }): Promise<SavedCheckpoint> => {
+      const older = await agree(group, () =>
+        group.rank === 0 ? removeOlder(root, step, keepLast) : { removed: [], notes: [] },
+      );
+      return { folder, bytes, ...older[0]! };
+    },
+  );
+  return {
+    freeze: async () => {
+      for (const share of frozen) await share.freeze();
+    },
+    done,
+  };
 }
 
-async function writeContent(
+/** A rank's file of tensors. */
+interface RankFile {
+  readonly name: string;
+  readonly tensors: readonly TensorSource[];
+}
+
+/** What rank 0 writes beside its tensors. */
+interface Lead {
+  readonly step: number;
+  readonly stateText: Uint8Array;
+  readonly indexText: Uint8Array;
+}
+
+async function writeTogether(
   folder: string,
-  step: number,
-  tensors: readonly TensorSource[],
-  stateText: Uint8Array,
+  group: Ranks,
+  own: RankFile,
+  lead: Lead,
+): Promise<{ folder: string; bytes: number }> {
+  const writeOwn = async (temporary: string): Promise<WrittenFile> => {
+    try {
+      return await createSafetensors(join(temporary, own.name), own.tensors);
+    } catch (error) {
+      throw asWriteError(error, folder, tensorBytes(own.tensors));
+    }
+  };
+  if (group.rank !== 0) {
+    const [temporary] = await agree(group, () => "");
+    await agree(group, () => writeOwn(temporary!));
+    const [written] = await agree(group, () => ({ folder, bytes: 0 }));
+    return written!;
+  }
+  let failedTogether = false;
+  const tell = async <Value>(produce: () => Value | Promise<Value>): Promise<Value[]> => {
+    try {
+      return await agree(group, produce);
+    } catch (error) {
+      failedTogether = true;
+      throw error;
+    }
+  };
+  let bytes: number;
+  try {
+    bytes = await writeFolderAtomically(folder, async (temporary) => {
+      await tell(() => temporary);
+      const written = await tell(() => writeOwn(temporary));
+      return await writeLead(temporary, folder, written, lead);
+    });
+  } catch (error) {
+    // The others wait to hear the folder's name, or that it is complete.
+    if (failedTogether) throw error;
+    await agree(group, () => {
+      throw error;
+    });
+    throw error;
+  }
+  return (await tell(() => ({ folder, bytes })))[0]!;
+}
+
+async function writeLead(
+  temporary: string,
+  folder: string,
+  written: readonly WrittenFile[],
+  { step, stateText, indexText }: Lead,
 ): Promise<number> {
-  const state = await createFile(join(folder, stateName), (writer) => writer.write(stateText));
-  const content = await createSafetensors(join(folder, tensorsName), tensors);
-  const manifest = await writeManifest(folder, step, { [stateName]: state, [tensorsName]: content });
-  return state.bytes + content.bytes + manifest.bytes;
+  try {
+    const state = await createFile(join(temporary, stateName), (writer) => writer.write(stateText));
+    const index = await createFile(join(temporary, indexName), (writer) => writer.write(indexText));
+    const tensors = written.map((file, rank) => [tensorsName(rank, written.length), file] as const);
+    const files = { [stateName]: state, [indexName]: index, ...Object.fromEntries(tensors) };
+    const manifest = await writeManifest(temporary, step, files);
+    return Object.values(files).reduce((sum, { bytes }) => sum + bytes, manifest.bytes);
+  } catch (error) {
+    throw asWriteError(error, folder, stateText.length + indexText.length);
+  }
 }
 
 function tensorBytes(tensors: readonly TensorSource[]): number {
@@ -160,17 +275,16 @@ async function recover(root: string, notes: string[]): Promise<void> {
 }
 
 /**
- * Opens a checkpoint after checking its files against the manifest's sizes and checksums. Pass
- * `verified` where `latestCheckpoint` has just done so, which saves reading everything twice.
+ * What a checkpoint holds beside its tensors, after checking its files against the manifest's sizes and checksums.
+ * Pass `verified` where `latestCheckpoint` has just done so, which saves reading everything twice.
  * @throws FileFormatError naming the file that is missing, of another size, or damaged.
  */
-export async function loadTrainingState(
+export async function loadState(
   folder: string,
   { verified = false }: { readonly verified?: boolean } = {},
-): Promise<LoadedTrainingState> {
+): Promise<JsonObject> {
   if (!verified) await verifyCheckpoint(folder);
-  const state = await readJsonObject(join(folder, stateName));
-  return { state, reader: await openSafetensors(join(folder, tensorsName)) };
+  return await readJsonObject(join(folder, stateName));
 }
 
 /** Every checkpoint by name, newest first, complete or not. */

@@ -9,6 +9,7 @@ import type { QuantizedParameters } from "./passes/quantize_parameters.ts";
 import type { RecomputePolicy } from "./passes/recompute.ts";
 import { backwardUse } from "./passes/separate_uses.ts";
 import {
+  type Pass,
   passesBeforeRecomputation,
   passesForQuantized,
   passesForStored,
@@ -27,6 +28,8 @@ export interface ProgramOptions {
   readonly quantized?: QuantizedParameters;
   /** Leaves that lie in stores instead of memory. */
   readonly tiers?: TierOptions;
+  /** Further passes, after recomputation was chosen and before kernels are: what splits a program over ranks. */
+  readonly passes?: readonly Pass[];
 }
 
 /** A program with the graph that it was planned from and what it costs. */
@@ -54,7 +57,7 @@ export function compileProgram(graph: Graph, options: ProgramOptions = {}): Comp
     const known = planned.get(policy);
     if (known !== undefined) return known;
     const lowered = runPasses(simplified, [
-      ...passesFromRecomputation(policy),
+      ...passesFromRecomputation(policy, options.passes),
       ...passesForStored(storedParameters(graph, tiers)),
     ]);
     const result = { graph: lowered, program: planProgram(lowered, tiers) };

@@ -52,12 +52,19 @@ export function passesForStored(stored: ReadonlyMap<string, DType>): readonly Pa
   ];
 }
 
-/** The second half: what is computed again, and the forms that kernels take. */
-export function passesFromRecomputation(recompute: RecomputePolicy | undefined): readonly Pass[] {
+/**
+ * The second half: what is computed again, and the forms that kernels take.
+ * @param parallel what splits the program over ranks, which wants to see the final order of reads.
+ */
+export function passesFromRecomputation(
+  recompute: RecomputePolicy | undefined,
+  parallel: readonly Pass[] = [],
+): readonly Pass[] {
   return [
     ...(recompute === undefined
       ? []
       : [{ name: "recompute activations", run: (graph: Graph) => recomputeActivations(graph, recompute) }]),
+    ...parallel,
     { name: "fuse elementwise", run: fuseElementwise },
     { name: "remove dead code", run: removeDeadCode },
     { name: "pack weights", run: packWeights },

@@ -11,6 +11,8 @@ export interface ModelFacts {
   readonly vocabularySize: number;
   readonly maximumPositions: number;
   readonly layers: number;
+  /** Query heads of attention. */
+  readonly heads: number;
   /** Key/value heads of the cache. */
   readonly groups: number;
   readonly headSize: number;

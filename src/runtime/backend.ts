@@ -1,6 +1,7 @@
 import type { DType, TensorData } from "../base/dtype.ts";
 import type { QuantizedParameter } from "../base/quantized_format.ts";
 import type { SymbolValues } from "../base/shape.ts";
+import type { Pass } from "../compiler/pipeline.ts";
 import type { TierOptions } from "../compiler/plan/tiers.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { Graph } from "../graph/graph.ts";
@@ -35,6 +36,8 @@ export interface CompileOptions {
   readonly recompute?: RecomputeSetting;
   /** Parameters, by name, that are bound as packed quantized weights (u8) instead of floats. */
   readonly quantized?: ReadonlyMap<string, QuantizedParameter>;
+  /** Further passes, after recomputation was chosen and before kernels are: what splits a program over ranks. */
+  readonly passes?: readonly Pass[];
   /** The process groups of the graph's collectives, by `RankGroup.axes`. */
   readonly groups?: ReadonlyMap<string, ProcessGroup>;
   /** Leaves that lie in stores instead of memory; they are not bound. Backends without stores refuse it. */

@@ -1,24 +1,38 @@
 import type { DType, TensorData } from "../base/dtype.ts";
-import { RunError } from "../base/errors.ts";
-import { modelFlops } from "../compiler/compile.ts";
+import { InternalError, RunError } from "../base/errors.ts";
+import type { StatePiece } from "../base/pieces.ts";
+import { elementCount } from "../base/shape.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
+import type { Graph } from "../graph/graph.ts";
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
-import type { Backend, Executable } from "../runtime/backend.ts";
-import { layOutParameters, type ParameterLayout, viewOfParameter } from "./layout.ts";
-import { LossScale, type LossScaleSettings } from "./loss_scale.ts";
-import type { TrainingBatch } from "./micro_batches.ts";
+import type { LocalParameter } from "../parallel/local_parameter.ts";
+import { keptElements, keptRange, ownStart, type Share } from "../parallel/zero/partition.ts";
+import { partitionStates } from "../parallel/zero/pass.ts";
+import { defaultZeroSettings, type ZeroSettings } from "../parallel/zero/settings.ts";
+import type { Backend, Executable, MemoryPlan } from "../runtime/backend.ts";
+import { sumOverRanks } from "./agreement.ts";
 import {
-  accumulateGraph,
+  layOutParameters,
+  type ModelSplit,
+  type ParameterLayout,
+  type PlacedParameter,
+  wholeModel,
+} from "./layout.ts";
+import { LossScale, type LossScaleSettings } from "./loss_scale.ts";
+import type { MicroBatchRunner, TrainingBatch } from "./micro_batches.ts";
+import {
   clearGraph,
-  evaluationGraph,
   gradientName,
   initializeGraph,
   normGraph,
-  type TrainedModel,
+  type SquaredStretch,
   updateGraph,
 } from "./programs.ts";
+import type { Rank } from "./rank.ts";
+import { type RunnerContext, SingleProgramRunner } from "./single_program.ts";
+import { assembleParameter, forEachRun, pieceInMemory } from "./state_pieces.ts";
 
 /** How an engine trains. */
 export interface EngineOptions {
@@ -41,6 +55,22 @@ export interface EngineOptions {
   readonly recompute: RecomputeSetting;
   /** Loss scaling, for "f16". */
   readonly lossScale?: LossScaleSettings;
+  /** This rank, where several train together; each gets its own batches. */
+  readonly rank?: Rank;
+  /** How states are partitioned over ranks; not at all by default. */
+  readonly zero?: ZeroSettings;
+  /** What this rank holds of the parameters, and what sharding makes of a recorded graph; all of them by default. */
+  readonly locals?: readonly LocalParameter[];
+  readonly shard?: (graph: Graph) => Graph;
+  /** What runs micro-batches; one program forward and backward by default. */
+  readonly createRunner?: (context: RunnerContext) => MicroBatchRunner;
+}
+
+/** Bytes of a rank's buffers by what they hold. */
+export interface StateBytes {
+  readonly parameters: number;
+  readonly gradients: number;
+  readonly optimizer: number;
 }
 
 /** What one step did. */
@@ -64,45 +94,62 @@ export interface StepSettings {
 
 /**
  * Trains a model: owns its float32 weights, gradients and optimizer states as flat buffers, and the programs
- * that work on them. Knows nothing of data, files or schedules.
+ * that update them. Of several ranks each has an engine, and their methods marked as collectives are called by all of
+ * them. Knows nothing of data, files or schedules.
  */
 export class TrainingEngine {
   readonly layout: ParameterLayout;
   readonly lossScale: LossScale | undefined;
   readonly #options: EngineOptions;
+  readonly #split: ModelSplit;
   readonly #weights: Float32Array;
   readonly #gradients: Float32Array;
   readonly #states: ReadonlyMap<string, Float32Array>;
   readonly #bindings: Record<string, TensorData>;
-  readonly #train: Executable;
+  readonly #runner: MicroBatchRunner;
   readonly #clear: Executable | undefined;
   readonly #norm: Executable;
   readonly #update: Executable;
-  #evaluate: Executable | undefined;
-  readonly #loss: Float32Array;
+  readonly #squared: readonly SquaredStretch[];
   #updates = 0;
 
   constructor(options: EngineOptions) {
-    const { backend, parameters, optimizer, recompute, microBatchTokens: tokens } = options;
+    const { backend, language, parameters, optimizer, rank, dtype } = options;
+    const zero = options.zero ?? defaultZeroSettings;
     this.#options = options;
-    this.layout = layOutParameters(parameters, options.decays, options.isFrozen);
+    const whole = wholeModel(parameters, rank?.mesh, zero);
+    this.#split = { ...whole, locals: options.locals ?? whole.locals };
+    this.layout = layOutParameters(parameters, options.decays, options.isFrozen, this.#split);
     this.lossScale = options.lossScale === undefined ? undefined : new LossScale(options.lossScale);
-    const flat = (elements: number): Float32Array => backend.allocate("f32", elements) as Float32Array;
-    this.#weights = flat(this.layout.total);
-    this.#gradients = flat(this.layout.trained);
-    this.#states = new Map(optimizer.states.map((name) => [name, flat(this.layout.trained)]));
-    this.#loss = flat(1);
+    const { elements } = this.layout;
+    const flat = (count: number): Float32Array => backend.allocate("f32", count) as Float32Array;
+    this.#weights = flat(elements.parameters);
+    this.#gradients = flat(elements.gradients);
+    this.#states = new Map(optimizer.states.map((name) => [name, flat(elements.states)]));
+    this.#squared = this.#chooseSquared();
     this.#bindings = this.#collectBindings();
-    const model = this.#model;
     // With several micro-batches every one adds to gradients that were cleared: one program then holds the
     // packed weights once.
     const accumulates = options.accumulationSteps > 1;
-    const graph = accumulateGraph(model, tokens, accumulates);
-    this.modelFlops = modelFlops(graph, { tokens, offsets: options.microBatchRows + 1 });
-    this.#train = backend.compile(graph, { recompute });
+    const groups = rank?.groups ?? new Map();
+    const createRunner =
+      options.createRunner ?? ((context: RunnerContext) => new SingleProgramRunner(context));
+    this.#runner = createRunner({
+      backend,
+      model: { language, parameters, layout: this.layout, dtype },
+      tokens: options.microBatchTokens,
+      rows: options.microBatchRows,
+      accumulates,
+      recompute: options.recompute,
+      bindings: this.#bindings,
+      passes: this.#passes(zero),
+      groups,
+      shard: options.shard ?? ((graph) => graph),
+    });
     if (accumulates) this.#clear = backend.compile(clearGraph(this.layout));
-    this.#norm = backend.compile(normGraph(this.layout));
-    this.#update = backend.compile(updateGraph(this.layout, optimizer));
+    this.#norm = backend.compile(normGraph(this.#squared));
+    const bucket = zero.gatherBucket === "auto" ? gatheredAfterUpdate : zero.gatherBucket;
+    this.#update = backend.compile(updateGraph(this.layout, optimizer, bucket), { groups });
   }
 
   /** Optimizer updates applied so far. */
@@ -111,23 +158,23 @@ export class TrainingEngine {
   }
 
   /** Model FLOPs of one micro-batch: forward and backward, recomputation not counted. */
-  readonly modelFlops: number;
+  get modelFlops(): number {
+    return this.#runner.modelFlops;
+  }
 
   /** What the training program needs beside the buffers. */
-  get memory(): Executable["memory"] {
-    return this.#train.memory;
+  get memory(): MemoryPlan {
+    return this.#runner.memory;
   }
 
-  /** The values of every parameter, by name: views that change as training goes on. */
-  get weights(): Map<string, Float32Array> {
-    const { parameters } = this.#options;
-    const views = new Map<string, Float32Array>();
-    for (const name of parameters.keys())
-      views.set(name, viewOfParameter(this.#weights, this.layout, parameters, name));
-    return views;
+  /** Bytes of this rank's buffers, padding included. */
+  get stateBytes(): StateBytes {
+    let optimizer = 0;
+    for (const buffer of this.#states.values()) optimizer += buffer.byteLength;
+    return { parameters: this.#weights.byteLength, gradients: this.#gradients.byteLength, optimizer };
   }
 
-  /** The flat buffers by name: what a checkpoint saves, and what the planner counted. */
+  /** The flat buffers by name. */
   get buffers(): ReadonlyMap<string, Float32Array> {
     return new Map([["parameters", this.#weights], ["gradients", this.#gradients], ...this.#states]);
   }
@@ -137,27 +184,89 @@ export class TrainingEngine {
     return this.#options.optimizer.states;
   }
 
-  /** The optimizer's buffer `state` for one parameter; undefined for a frozen one. */
+  /**
+   * The values of every parameter, by name: views that change as training goes on.
+   * @throws InternalError where this rank does not hold every parameter whole: see `pieces` and `gatherParameter`.
+   */
+  get weights(): Map<string, Float32Array> {
+    return new Map([...this.#options.parameters.keys()].map((name) => [name, this.#wholeParameter(name)]));
+  }
+
+  /** The optimizer's buffer `state` for one parameter; undefined for a frozen one. For whole states, as `weights`. */
   stateOf(state: string, parameter: string): Float32Array | undefined {
-    if (this.layout.frozen.has(parameter)) return undefined;
-    return viewOfParameter(this.#states.get(state)!, this.layout, this.#options.parameters, parameter);
+    const placed = this.#wholePlaced(parameter, "states");
+    if (placed.decayGroup === undefined) return undefined;
+    return this.#states.get(state)!.subarray(placed.statesStart, placed.statesStart + placed.elements);
+  }
+
+  /** What this rank keeps of the parameters and of the optimizer's states. */
+  pieces(): StatePiece[] {
+    return [...this.layout.parameters.values()].flatMap((placed): StatePiece[] => {
+      const { parameter, states, parameterStart, statesStart, decayGroup } = placed;
+      const own = pieceInMemory(
+        "parameters",
+        placed,
+        parameter,
+        this.#weights.subarray(parameterStart, parameterStart + keptElements(placed, parameter)),
+      );
+      if (decayGroup === undefined) return [own];
+      const length = keptElements(placed, states);
+      return [
+        own,
+        ...[...this.#states].map(([kind, buffer]) =>
+          pieceInMemory(kind, placed, states, buffer.subarray(statesStart, statesStart + length)),
+        ),
+      ];
+    });
+  }
+
+  /**
+   * The whole values of a parameter, on every rank. A collective. May be a view of this rank's memory: not to be
+   * written.
+   */
+  async gatherParameter(name: string): Promise<Float32Array> {
+    const { rank, parameters } = this.#options;
+    if (rank === undefined || rank.world.size === 1) return this.#wholeParameter(name);
+    const placed = this.layout.parameters.get(name);
+    const own = placed !== undefined && this.#contributes(placed) ? placed : undefined;
+    const contribution = own && {
+      box: own.local.box,
+      start: keptRange(own, own.parameter).start,
+      values: this.#keptParameter(own),
+    };
+    return await assembleParameter(rank.world, parameters.get(name)!.shape, contribution);
+  }
+
+  /**
+   * Takes this rank's part of a parameter from its whole values. No collective; call `weightsChanged` when all are
+   * set.
+   */
+  setParameter(name: string, values: Float32Array): void {
+    const placed = this.layout.parameters.get(name);
+    if (placed === undefined) return;
+    const { local, parameter } = placed;
+    const kept = this.#keptParameter(placed);
+    forEachRun(local.shape, local.box, keptRange(placed, parameter), (inWhole, inPiece, length) => {
+      kept.set(values.subarray(inWhole, inWhole + length), inPiece);
+    });
   }
 
   /** Gives every parameter its initial value. */
   async initialize(seed: number): Promise<void> {
     const { backend, parameters } = this.#options;
-    const executable = backend.compile(initializeGraph(parameters));
+    const executable = backend.compile(initializeGraph(parameters, this.layout));
     await executable.run({ ...this.#bindings, seed: Int32Array.of(seed, 0) });
     executable.dispose();
     this.weightsChanged();
   }
 
   /**
-   * Looks at every weight, with pauses for other work.
+   * Looks at every weight that this rank keeps, with pauses for other work.
    * @throws RunError (`not_finite`) naming the first parameter that holds NaN or infinity.
    */
   async requireFiniteWeights(): Promise<void> {
-    for (const [name, values] of this.weights) {
+    for (const [name, placed] of this.layout.parameters) {
+      const values = this.#keptParameter(placed);
       for (let start = 0; start < values.length; start += scannedAtOnce) {
         if (!allFinite(values.subarray(start, start + scannedAtOnce))) {
           throw new RunError("not_finite", "a parameter holds values that are not finite (NaN or infinity)", {
@@ -172,7 +281,7 @@ export class TrainingEngine {
 
   /** Must be called after weights were written from outside. */
   weightsChanged(): void {
-    for (const executable of [this.#train, this.#evaluate]) executable?.invalidateParameters();
+    this.#runner.weightsChanged();
   }
 
   /** Continues from a checkpoint: the caller has filled the buffers. */
@@ -182,35 +291,41 @@ export class TrainingEngine {
   }
 
   /**
-   * One optimizer step over micro-batches. The loss is the mean over all targets of all of them.
+   * One optimizer step over micro-batches. The loss is the mean over all targets of all of them, on all ranks. A
+   * collective: each rank has as many batches.
    * @throws RunError (`not_finite`) naming the first tensor that was not finite, where the loss or the gradient
    * is not; the weights are then as before the step.
    */
   async step(batches: readonly TrainingBatch[], settings: StepSettings): Promise<StepResult> {
     const started = performance.now();
-    const targets = batches.reduce((sum, batch) => sum + batch.targetCount, 0);
+    const { rank } = this.#options;
+    const ownTargets = batches.reduce((sum, batch) => sum + batch.targetCount, 0);
+    const [targets] = (await sumOverRanks(rank, [{ value: ownTargets, counts: this.#countsBatches }])) as [
+      number,
+    ];
     const scale = this.lossScale?.scale ?? 1;
-    const weight = Float32Array.of(targets === 0 ? 0 : scale / targets);
-    let loss = 0;
+    const weight = targets === 0 ? 0 : scale / targets;
     let kernelSeconds = 0;
     if (this.#clear !== undefined) kernelSeconds += (await this.#clear.run(this.#bindings)).kernelSeconds;
-    for (const batch of batches) {
-      const statistics = await this.#train.run(this.#batchBindings(batch, weight), symbolsOf(batch));
-      kernelSeconds += statistics.kernelSeconds;
-      loss += this.#loss[0]!;
-      if (!Number.isFinite(loss)) await this.#explain(batch, weight);
-    }
-    const { norm: scaledNorm, seconds } = await this.#gradientNorm();
-    kernelSeconds += seconds;
-    const gradientNorm = scaledNorm / scale;
+    const result = await this.#runner.run(batches, weight);
+    kernelSeconds += result.kernelSeconds;
+    const norm = await this.#ownSquares();
+    kernelSeconds += norm.seconds;
+    const [loss, squares] = (await sumOverRanks(rank, [
+      { value: result.loss, counts: this.#countsLoss },
+      { value: norm.squares, counts: true },
+    ])) as [number, number];
+    const explains = this.lossScale === undefined || this.lossScale.exhausted;
+    if (!Number.isFinite(loss) && explains) await this.#explain(batches, weight);
+    const gradientNorm = Math.sqrt(squares) / scale;
     const finite = Number.isFinite(gradientNorm);
     if (finite) {
       kernelSeconds += await this.#applyUpdate(settings, gradientNorm, scale);
       this.lossScale?.succeeded();
-    } else if (this.lossScale === undefined || this.lossScale.exhausted) {
-      for (const batch of batches) await this.#explain(batch, weight);
+    } else if (explains) {
+      await this.#explain(batches, weight);
     } else {
-      this.lossScale.overflowed();
+      this.lossScale?.overflowed();
     }
     return {
       loss: targets === 0 ? 0 : loss / targets,
@@ -221,68 +336,135 @@ export class TrainingEngine {
     };
   }
 
-  /** The summed loss of a batch, without gradients. */
+  /** The summed loss of this rank's batch and those of the others, without gradients. A collective. */
   async evaluate(batch: TrainingBatch): Promise<number> {
-    this.#evaluate ??= this.#options.backend.compile(
-      evaluationGraph(this.#model, this.#options.microBatchTokens),
-    );
-    await this.#evaluate.run(this.#batchBindings(batch, new Float32Array(1)), symbolsOf(batch));
-    return this.#loss[0]!;
+    const own = await this.#runner.evaluate(batch);
+    const [loss] = (await sumOverRanks(this.#options.rank, [{ value: own, counts: this.#countsLoss }])) as [
+      number,
+    ];
+    return loss;
   }
 
   /** Frees the evaluation program until it is needed again. */
   releaseEvaluation(): void {
-    this.#evaluate?.dispose();
-    this.#evaluate = undefined;
+    this.#runner.releaseEvaluation();
   }
 
   /** Frees native memory; the engine cannot be used afterwards. */
   dispose(): void {
-    for (const executable of [this.#train, this.#clear, this.#norm, this.#update, this.#evaluate])
-      executable?.dispose();
+    this.#runner.dispose();
+    for (const executable of [this.#clear, this.#norm, this.#update]) executable?.dispose();
   }
 
-  get #model(): TrainedModel {
-    const { language, parameters, dtype } = this.#options;
-    return { language, parameters, layout: this.layout, dtype };
+  /** Whether this rank's batch is not also another's that counts. */
+  get #countsBatches(): boolean {
+    const { place } = this.#split.mesh;
+    return place.tensor === 0 && place.sequence === 0 && place.pipeline === 0;
+  }
+
+  /** Whether the loss that this rank computes is not also another's that counts. */
+  get #countsLoss(): boolean {
+    return this.#split.mesh.place.tensor === 0;
+  }
+
+  /** Whether no rank that counts holds the same of a parameter as this one. */
+  #contributes({ local, group, parameter }: PlacedParameter): boolean {
+    const { place } = this.#split.mesh;
+    if (!local.replicatedOver.every((axis) => place[axis] === 0)) return false;
+    return parameter === "part" || group.rank === 0;
+  }
+
+  #passes(zero: ZeroSettings): RunnerContext["passes"] {
+    const { parameters } = this.layout;
+    if ([...parameters.values()].every(({ group }) => group.size === 1)) return [];
+    const gradients = new Map([...parameters].map(([name, placed]) => [gradientName(name), placed]));
+    const leaves = {
+      parameterOf: (leaf: string) => parameters.get(leaf),
+      gradientOf: (leaf: string) => gradients.get(leaf),
+    };
+    return [partitionStates(leaves, zero)];
+  }
+
+  /** Several ranks add up squares part by part, in the same order whatever each of them keeps. */
+  #chooseSquared(): SquaredStretch[] {
+    const { mesh } = this.#split;
+    if (mesh.worldSize === 1) return [...this.layout.sweeps];
+    return [...this.layout.parameters.values()].flatMap((placed): SquaredStretch[] => {
+      const { decayGroup, gradientStart, gradient, part, local } = placed;
+      const counts = local.replicatedOver.every((axis) => mesh.place[axis] === 0);
+      if (decayGroup === undefined || !counts) return [];
+      return [
+        { name: `of ${local.name}`, gradientStart: gradientStart + ownStart(placed, gradient), length: part },
+      ];
+    });
+  }
+
+  #keptParameter(placed: PlacedParameter): Float32Array {
+    const { start, end } = keptRange(placed, placed.parameter);
+    return this.#weights.subarray(placed.parameterStart, placed.parameterStart + end - start);
+  }
+
+  #wholePlaced(name: string, what: "parameter" | "states"): PlacedParameter {
+    const placed = this.layout.parameters.get(name);
+    const elements = elementCount(this.#options.parameters.get(name)!.shape);
+    if (placed === undefined || placed[what] === "part" || placed.elements !== elements) {
+      throw new InternalError(`this rank does not hold the whole of "${name}" (${what})`);
+    }
+    return placed;
+  }
+
+  #wholeParameter(name: string): Float32Array {
+    return this.#keptParameter(this.#wholePlaced(name, "parameter"));
   }
 
   #collectBindings(): Record<string, TensorData> {
-    const { parameters } = this.#options;
-    const bindings: Record<string, TensorData> = { loss: this.#loss };
-    for (const name of parameters.keys()) {
-      bindings[name] = viewOfParameter(this.#weights, this.layout, parameters, name);
-      if (this.layout.frozen.has(name)) continue;
-      bindings[gradientName(name)] = viewOfParameter(this.#gradients, this.layout, parameters, name);
+    const bindings: Record<string, TensorData> = { gradients: this.#gradients };
+    const gradientElements = (placed: PlacedParameter, share: Share): number =>
+      share === "part" ? placed.part : placed.elements;
+    for (const [name, placed] of this.layout.parameters) {
+      const { parameter, gradient, parameterStart, gradientStart, padded, group } = placed;
+      const kept = keptElements(placed, parameter);
+      bindings[name] = this.#weights.subarray(
+        parameterStart,
+        parameterStart + (parameter === "part" ? kept : placed.elements),
+      );
+      if (placed.decayGroup === undefined) continue;
+      if (parameter === "whole" && group.size > 1)
+        bindings[`whole ${name}`] = this.#weights.subarray(parameterStart, parameterStart + padded);
+      bindings[gradientName(name)] = this.#gradients.subarray(
+        gradientStart,
+        gradientStart + gradientElements(placed, gradient),
+      );
     }
-    for (const { name, start, length } of this.layout.groups) {
-      bindings[`parameters ${name}`] = this.#weights.subarray(start, start + length);
-      bindings[`gradients ${name}`] = this.#gradients.subarray(start, start + length);
+    for (const { name, parameterStart, gradientStart, statesStart, length } of this.layout.sweeps) {
+      bindings[`parameters ${name}`] = this.#weights.subarray(parameterStart, parameterStart + length);
+      bindings[`gradients ${name}`] = this.#gradients.subarray(gradientStart, gradientStart + length);
       for (const [state, buffer] of this.#states)
-        bindings[`${state} ${name}`] = buffer.subarray(start, start + length);
+        bindings[`${state} ${name}`] = buffer.subarray(statesStart, statesStart + length);
     }
+    for (const { name, gradientStart, length } of this.#squared)
+      bindings[`gradients ${name}`] = this.#gradients.subarray(gradientStart, gradientStart + length);
     return bindings;
   }
 
-  #batchBindings(batch: TrainingBatch, weight: Float32Array): Record<string, TensorData> {
-    const { tokens, targets, positions, offsets } = batch;
-    return { ...this.#bindings, tokens, targets, positions, offsets, weight };
-  }
-
-  async #gradientNorm(): Promise<{ norm: number; seconds: number }> {
-    const sums = Object.fromEntries(this.layout.groups.map(({ name }) => [name, new Float32Array(1)]));
-    const { kernelSeconds } = await this.#norm.run({ ...this.#bindings, ...sums });
-    const total = Object.values(sums).reduce((sum, squares) => sum + squares[0]!, 0);
-    return { norm: Math.sqrt(total), seconds: kernelSeconds };
+  /** The squares that this rank answers for, added in the order of parameters. */
+  async #ownSquares(): Promise<{ squares: number; seconds: number }> {
+    const sums = this.#squared.map(() => new Float32Array(1));
+    const outputs = Object.fromEntries(
+      this.#squared.map(({ name }, index) => [`squares ${name}`, sums[index]!]),
+    );
+    const { kernelSeconds } = await this.#norm.run({ ...this.#bindings, ...outputs });
+    return { squares: sums.reduce((sum, squares) => sum + squares[0]!, 0), seconds: kernelSeconds };
   }
 
   async #applyUpdate(settings: StepSettings, gradientNorm: number, scale: number): Promise<number> {
     const { gradientClipping: limit, optimizer } = this.#options;
     const clip = limit > 0 && gradientNorm > limit ? limit / (gradientNorm + 1e-6) : 1;
     const bindings = { ...this.#bindings };
-    for (const { name, decay } of this.layout.groups) {
+    for (const group of this.layout.decayGroups) {
+      const decay = group === "decay";
       const context = { ...settings, update: this.#updates + 1, decay, gradientScale: clip / scale };
-      bindings[`hyper ${name}`] = Float32Array.from(optimizer.hyper(context));
+      bindings[`hyper ${group}`] = Float32Array.from(optimizer.hyper(context));
     }
     const { kernelSeconds } = await this.#update.run(bindings);
     this.#updates++;
@@ -290,19 +472,34 @@ export class TrainingEngine {
     return kernelSeconds;
   }
 
-  /** Runs a batch again, looking at every result, to name the first that is not finite. */
-  async #explain(batch: TrainingBatch, weight: Float32Array): Promise<void> {
-    if (this.lossScale !== undefined && !this.lossScale.exhausted) return;
-    await this.requireFiniteWeights();
-    // What an earlier batch left in the gradients would hide where it began.
-    if (this.#clear !== undefined) await this.#clear.run(this.#bindings);
-    await this.#train.run(this.#batchBindings(batch, weight), symbolsOf(batch), { checkFinite: true });
-    throw new RunError("not_finite", "the gradient's norm is not finite, though each gradient is", {
-      where: `update ${this.#updates + 1}`,
-      hint: "lower the learning rate, or clip gradients",
-    });
+  /**
+   * Runs batches again, looking at every result, to name the first that is not finite. Ranks that wait for one that
+   * stopped there end with its reason.
+   */
+  async #explain(batches: readonly TrainingBatch[], weight: number): Promise<never> {
+    try {
+      await this.requireFiniteWeights();
+      for (const batch of batches) {
+        // What an earlier batch left in the gradients would hide where it began.
+        if (this.#clear !== undefined) await this.#clear.run(this.#bindings);
+        await this.#runner.run([batch], weight, { checkFinite: true });
+      }
+      throw new RunError("not_finite", "the gradient's norm is not finite, though each gradient is", {
+        where: `update ${this.#updates + 1}`,
+        hint: "lower the learning rate, or clip gradients",
+      });
+    } catch (error) {
+      const { rank } = this.#options;
+      if (rank !== undefined && rank.world.size > 1) {
+        rank.world.abort(error instanceof Error ? error.message : String(error));
+      }
+      throw error;
+    }
   }
 }
+
+/** Elements gathered by one collective after an update, by default. */
+const gatheredAfterUpdate = 2 ** 22;
 
 /** Weights looked at between pauses: about a millisecond. */
 const scannedAtOnce = 2 ** 20;
@@ -310,8 +507,4 @@ const scannedAtOnce = 2 ** 20;
 function allFinite(values: Float32Array): boolean {
   for (let index = 0; index < values.length; index++) if (!Number.isFinite(values[index]!)) return false;
   return true;
-}
-
-function symbolsOf(batch: TrainingBatch): { tokens: number; offsets: number } {
-  return { tokens: batch.tokens.length, offsets: batch.offsets.length };
 }

@@ -1,4 +1,4 @@
-import type { MemoryPlan } from "../runtime/backend.ts";
+import type { MemoryPlan, RunOptions } from "../runtime/backend.ts";
 
 /** A packed micro-batch, as `data/` makes it. */
 export interface TrainingBatch {
@@ -31,8 +31,9 @@ export interface MicroBatchRunner {
   /**
    * Forward and backward of this rank's micro-batches, in order; gradients are those of the sum of losses times
    * `weight`, summed over the micro-batches and the ranks.
+   * @param options `checkFinite` stops at the first result that is not finite
    */
-  run(batches: readonly TrainingBatch[], weight: number): Promise<MicroBatchResult>;
+  run(batches: readonly TrainingBatch[], weight: number, options?: RunOptions): Promise<MicroBatchResult>;
   /** The summed loss of a batch without gradients, as `run` gives it. */
   evaluate(batch: TrainingBatch): Promise<number>;
   /** Frees the evaluation program until it is needed again. */

@@ -1,5 +1,5 @@
 import type { DType } from "../base/dtype.ts";
-import { leaf } from "../graph/build.ts";
+import { leaf, reshape } from "../graph/build.ts";
 import { gradients } from "../graph/gradient.ts";
 import { apply, buildGraph, type Graph, type GraphOutput, type Value } from "../graph/graph.ts";
 import type { LanguageModel } from "../models/family.ts";
@@ -9,7 +9,7 @@ import { type ParameterTable, streamOf } from "../nn/parameters.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
 import { linearCrossEntropy } from "../tensor/functions.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import type { ParameterLayout } from "./layout.ts";
+import type { ParameterLayout, PlacedParameter } from "./layout.ts";
 
 /** What a training program computes with. */
 export interface TrainedModel {
@@ -60,50 +60,105 @@ export function evaluationGraph(model: TrainedModel, tokens: number): Graph {
   return buildGraph("evaluate", [{ name: "loss", value: sumOfLosses(model, tokens).value }]);
 }
 
-/** Zeroes every gradient: leaves `gradients <group>`. */
+/** Zeroes every gradient: leaf `gradients`. */
 export function clearGraph(layout: ParameterLayout): Graph {
-  const outputs = layout.groups.map(({ name, length }): GraphOutput => {
-    const target = leaf(`gradients ${name}`, "state", [length], "f32");
-    return { name, target, value: apply("fill", [], { value: 0, shape: [length], dtype: "f32" }) };
-  });
-  return buildGraph("clear", outputs);
+  const shape = [layout.elements.gradients];
+  const target = leaf("gradients", "state", shape, "f32");
+  const value = apply("fill", [], { value: 0, shape, dtype: "f32" });
+  return buildGraph("clear", [{ name: "gradients", target, value }]);
 }
 
-/** The sum of squares of each group's gradients: outputs named by group, from leaves `gradients <group>`. */
-export function normGraph(layout: ParameterLayout): Graph {
-  const outputs = layout.groups.map(({ name, length }): GraphOutput => {
+/** A stretch of the gradients of which the squares are summed. */
+export interface SquaredStretch {
+  readonly name: string;
+  readonly gradientStart: number;
+  readonly length: number;
+}
+
+/** The sum of squares of each stretch: outputs `squares <name>`, from leaves `gradients <name>`. */
+export function normGraph(stretches: readonly SquaredStretch[]): Graph {
+  const outputs = stretches.map(({ name, length }): GraphOutput => {
     const flat = leaf(`gradients ${name}`, "state", [length], "f32");
-    return { name, value: apply("sum_of_squares", [flat], {}) };
+    return { name: `squares ${name}`, value: apply("sum_of_squares", [flat], {}) };
   });
   return buildGraph("norm", outputs);
 }
 
 /**
- * One optimizer update in place. Leaves a group: `parameters`, `gradients` and a leaf a state, each followed
- * by the group's name, and `hyper`.
+ * One optimizer update in place. Leaves a sweep: `parameters`, `gradients` and a leaf a state, each followed by the
+ * sweep's name; `hyper <decay group>`; and `whole <parameter>` for a parameter whose parts are gathered afterwards.
+ * @param bucket elements that one collective gathers
  */
-export function updateGraph(layout: ParameterLayout, optimizer: Optimizer): Graph {
-  const outputs = layout.groups.map(({ name, length }): GraphOutput => {
+export function updateGraph(layout: ParameterLayout, optimizer: Optimizer, bucket = Infinity): Graph {
+  const hyper = new Map(
+    layout.decayGroups.map((group) => [
+      group,
+      leaf(`hyper ${group}`, "input", [optimizer.hyperparameters], "f32"),
+    ]),
+  );
+  const outputs: GraphOutput[] = [];
+  let open: { parameter: PlacedParameter; part: Value }[] = [];
+  const publish = (): void => {
+    const [first] = open;
+    if (first === undefined) return;
+    const { group } = first.parameter;
+    const parts = open.map(({ part }) => part);
+    const { node } = apply("all_gather", parts, { group, dimension: 0 });
+    open.forEach(({ parameter: { local, padded } }, index) => {
+      const target = leaf(`whole ${local.name}`, "state", [padded], "f32");
+      outputs.push({ name: `whole ${local.name}`, value: { node, index }, target });
+    });
+    open = [];
+  };
+  for (const { name, length, decayGroup, publishes } of layout.sweeps) {
     const state = (kind: string): Value<"leaf"> => leaf(`${kind} ${name}`, "state", [length], "f32");
     const parameter = state("parameters");
     const operands: Value[] = [parameter, state("gradients"), ...optimizer.states.map(state)];
-    operands.push(leaf(`hyper ${name}`, "input", [optimizer.hyperparameters], "f32"));
-    return { name, value: apply(optimizer.op, operands, {}), target: parameter };
-  });
+    operands.push(hyper.get(decayGroup)!);
+    const value = apply(optimizer.op, operands, {});
+    outputs.push({ name, value, target: parameter });
+    if (publishes === undefined) continue;
+    if (open.length > 0 && open[0]!.parameter.group.axes !== publishes.group.axes) publish();
+    // What is gathered may not lie in the memory that it is gathered into.
+    const part = apply("slice", [value], { starts: [0], sizes: [length] });
+    open.push({ parameter: publishes, part });
+    if (open.reduce((sum, { parameter: { padded } }) => sum + padded, 0) >= bucket) publish();
+  }
+  publish();
   return buildGraph("update", outputs);
 }
 
-/** Fills parameters with their initial values from `seed` (i32 `[2]`). */
-export function initializeGraph(parameters: ParameterTable): Graph {
+/**
+ * Fills what this rank keeps of every parameter with initial values from `seed` (i32 `[2]`): those that the whole
+ * parameter would have.
+ */
+export function initializeGraph(parameters: ParameterTable, layout: ParameterLayout): Graph {
   const seed = leaf("seed", "input", [2], "i32");
-  const outputs = [...parameters.values()].map(({ name, shape, initializer }): GraphOutput => {
-    const target = leaf(name, "state", shape, "f32");
+  const outputs = [...layout.parameters.values()].map((placed): GraphOutput => {
+    const { name, box } = placed.local;
+    const { shape, initializer } = parameters.get(name)!;
+    const target = leaf(name, "state", leafShape(placed), "f32");
     if (initializer.kind === "constant") {
-      return { name, target, value: apply("fill", [], { value: initializer.value, shape, dtype: "f32" }) };
+      const value = apply("fill", [], { value: initializer.value, shape: leafShape(placed), dtype: "f32" });
+      return { name, target, value };
     }
     const attributes = { distribution: "normal", stream: streamOf(name), shape } as const;
-    const draws = new Tensor(apply("random", [seed], attributes));
-    return { name, target, value: draws.multiply(initializer.deviation).value };
+    const draws = new Tensor(apply("random", [seed], attributes)).multiply(initializer.deviation).value;
+    const isWhole = box.sizes.every((size, axis) => size === shape[axis]);
+    const local = isWhole ? draws : apply("slice", [draws], box);
+    return { name, target, value: placed.parameter === "part" ? partOf(local, placed) : local };
   });
   return buildGraph("initialize", outputs);
+}
+
+/** The shape of a parameter's leaf: that of the rank's box, or of the part that it keeps. */
+export function leafShape({ parameter, part, local }: PlacedParameter): readonly number[] {
+  return parameter === "part" ? [part] : local.box.sizes;
+}
+
+/** The rank's own part of a local parameter. */
+function partOf(value: Value, { elements, padded, part, group }: PlacedParameter): Value {
+  const flat = reshape(value, [elements]);
+  const whole = padded === elements ? flat : apply("pad_into", [flat], { starts: [0], shape: [padded] });
+  return apply("slice", [whole], { starts: [group.rank * part], sizes: [part] });
 }

@@ -1,13 +1,10 @@
 import { join } from "node:path";
-import { ConfigError } from "../base/errors.ts";
-import {
-  type JsonObject,
-  loadTrainingState,
-  saveTrainingState,
-  type TensorSource,
-} from "../checkpoint/index.ts";
+import { pieceInMemory, type StatePiece } from "../base/pieces.ts";
+import { type JsonObject, loadPieces, loadState, saveTrainingState } from "../checkpoint/index.ts";
 import { type LoaderState, saveTokenizer } from "../data/index.ts";
 import { saveModelFolder } from "../models/index.ts";
+import type { ParameterTable } from "../nn/parameters.ts";
+import type { TrainingEngine } from "./engine.ts";
 import type { LossScaleState } from "./loss_scale.ts";
 import type { TrainingParts } from "./setup.ts";
 
@@ -36,16 +33,7 @@ export function checkpointFolder(outputDirectory: string): string {
 /** Saves everything that a run needs to go on exactly where it is: `checkpoints/step-N/`. */
 export async function saveRun(parts: TrainingParts, progress: RunProgress): Promise<string> {
   const { config, engine, parameters, dataset } = parts;
-  const weights = engine.weights;
-  const tensors: TensorSource[] = [];
-  for (const { name, shape } of parameters.values()) {
-    tensors.push({ name: `parameters/${name}`, dtype: "f32", shape, data: () => weights.get(name)! });
-    for (const state of engine.stateNames) {
-      const values = engine.stateOf(state, name);
-      if (values !== undefined)
-        tensors.push({ name: `${state}/${name}`, dtype: "f32", shape, data: () => values });
-    }
-  }
+  const pieces = piecesOf(engine, parameters);
   const state: SavedState = {
     ...progress,
     updates: engine.updates,
@@ -56,7 +44,7 @@ export async function saveRun(parts: TrainingParts, progress: RunProgress): Prom
   const saved = await saveTrainingState(
     checkpointFolder(config.output_dir),
     progress.step,
-    { tensors, state: state as unknown as JsonObject },
+    { pieces, state: state as unknown as JsonObject },
     { keepLast: config.checkpoint.keep_last },
   );
   return saved.folder;
@@ -64,38 +52,28 @@ export async function saveRun(parts: TrainingParts, progress: RunProgress): Prom
 
 /** The config that a checkpoint was written under. */
 export async function savedConfig(folder: string): Promise<JsonObject> {
-  const { state, reader } = await loadTrainingState(folder, { verified: true });
-  await reader.close();
-  return (state as unknown as SavedState).config;
+  return ((await loadState(folder, { verified: true })) as unknown as SavedState).config;
+}
+
+/** Everything that an engine keeps of its parameters. */
+function piecesOf(engine: TrainingEngine, parameters: ParameterTable): StatePiece[] {
+  const weights = engine.weights;
+  return [...parameters.values()].flatMap(({ name, shape }) => {
+    const box = { starts: shape.map(() => 0), sizes: shape };
+    const piece = { name, shape, box, start: 0, end: weights.get(name)!.length };
+    const states = engine.stateNames.flatMap((kind) => {
+      const values = engine.stateOf(kind, name);
+      return values === undefined ? [] : [pieceInMemory(kind, piece, values)];
+    });
+    return [pieceInMemory("parameters", piece, weights.get(name)!), ...states];
+  });
 }
 
 /** Puts a run back to where a checkpoint was taken. */
 export async function restoreRun(parts: TrainingParts, folder: string): Promise<RunProgress> {
   const { engine, parameters, dataset } = parts;
-  const { state, reader } = await loadTrainingState(folder, { verified: true });
-  const saved = state as unknown as SavedState;
-  try {
-    const weights = engine.weights;
-    const fill = async (stored: string, values: Float32Array): Promise<void> => {
-      if (!reader.has(stored)) {
-        throw new ConfigError("missing_state", "the checkpoint lacks a tensor of this run", {
-          where: folder,
-          received: `no "${stored}"`,
-          hint: "resume with the model and optimizer that the checkpoint was written with",
-        });
-      }
-      await reader.readInto(stored, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-    };
-    for (const name of parameters.keys()) {
-      await fill(`parameters/${name}`, weights.get(name)!);
-      for (const kind of engine.stateNames) {
-        const values = engine.stateOf(kind, name);
-        if (values !== undefined) await fill(`${kind}/${name}`, values);
-      }
-    }
-  } finally {
-    await reader.close();
-  }
+  const saved = (await loadState(folder, { verified: true })) as unknown as SavedState;
+  await loadPieces(folder, piecesOf(engine, parameters));
   dataset.train.restore(saved.loader);
   if (saved.lossScale !== null) engine.lossScale?.restore(saved.lossScale);
   engine.restored(saved.updates);

@@ -58,7 +58,13 @@ export async function runPlanned(
   const addon = loadAddon();
   const program = planProgram(graph);
   const { words, kernels } = encodeProgram(program);
-  const native = addon.createProgram(words, kernels, addon.detectedIsa(), program.constants);
+  const native = addon.createProgram(
+    addon.createContext(false),
+    words,
+    kernels,
+    addon.detectedIsa(),
+    program.constants,
+  );
   for (let run = 0; run < times; run++) {
     const bindings = collectBindings(program, memory, symbols);
     await addon.runProgram(native, 1, bindings, collectSymbols(program, symbols), run === 0, false, false);

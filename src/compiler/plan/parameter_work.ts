@@ -1,5 +1,5 @@
 import { type AnyNode, type Graph, isLeaf, type Node } from "../../graph/graph.ts";
-import { inPlaceOutputs } from "../../graph/ops.ts";
+import { inPlaceOutputs, isCollective } from "../../graph/ops.ts";
 import { rootOf } from "./storage.ts";
 
 /**
@@ -32,7 +32,8 @@ export function parameterWork(graph: Graph): Set<Node> {
 
 /** Whether a node gives the same result whenever its operands are the same, at every value of the symbols. */
 function isRepeatable(node: AnyNode): boolean {
-  if (node.op === "random" || inPlaceOutputs[node.op] !== undefined) return false;
+  // What ranks gather is given up again after its use: keeping it is what partitioning avoids.
+  if (node.op === "random" || isCollective(node.op) || inPlaceOutputs[node.op] !== undefined) return false;
   return node.outputs.every(({ shape }) => shape.every((dimension) => typeof dimension === "number"));
 }
 

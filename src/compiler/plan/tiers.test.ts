@@ -45,7 +45,13 @@ async function runTiered(
   const program = planProgram(graph, { leaves, ...options });
   const { words, kernels } = encodeProgram(program, new Map([["disk", store.native as number]]));
   const addon = loadAddon();
-  const native = addon.createProgram(words, kernels, addon.detectedIsa(), program.constants);
+  const native = addon.createProgram(
+    addon.createContext(false),
+    words,
+    kernels,
+    addon.detectedIsa(),
+    program.constants,
+  );
   const bindings = collectBindings(program, memory, {});
   await addon.runProgram(native, 1, bindings, collectSymbols(program, {}), true, false, false);
   addon.releaseProgram(native);

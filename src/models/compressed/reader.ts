@@ -71,6 +71,12 @@ class Compressed implements CompressedReader {
     return { dtype: "f32", shape, byteLength: 4 * shape[0] * shape[1] };
   }
 
+  async readRange(name: string, offset: number, destination: Uint8Array): Promise<void> {
+    if (!this.#isQuantized(name)) return await this.#stored.readRange(name, offset, destination);
+    const { buffer, byteOffset } = await this.read(name);
+    destination.set(new Uint8Array(buffer, byteOffset + offset, destination.byteLength));
+  }
+
   async read(name: string): Promise<TensorData> {
     const matrix = await this.integers(name);
     return matrix === undefined ? await this.#stored.read(name) : dequantize(matrix);

@@ -102,7 +102,7 @@ export class Gpt2 implements LanguageModel {
 
   constructor(space: ParameterSpace, config: Gpt2Config) {
     const { vocabularySize, maximumPositions, layers, heads, size, deviation } = config;
-    this.facts = { vocabularySize, maximumPositions, layers, groups: heads, headSize: size / heads };
+    this.facts = { vocabularySize, maximumPositions, layers, heads, groups: heads, headSize: size / heads };
     const body = space.child("transformer");
     this.#tokens = new Embedding(body.child("wte"), { count: vocabularySize, size, deviation });
     this.#positions = new Embedding(body.child("wpe"), {

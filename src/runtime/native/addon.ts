@@ -15,6 +15,9 @@ export interface NativeTensor {
 /** Instruction sets by name; `amx_emulated` is for tests only. */
 export type IsaName = "scalar" | "neon" | "avx2" | "avx512" | "avx512bf16" | "amx" | "amx_emulated";
 
+/** Where programs run, held by native code: an arena, kernel threads and a thread of its own. */
+export type NativeContext = { readonly opaque: "context" };
+
 /** A program held by native code. */
 export type NativeProgram = { readonly opaque: "program" };
 
@@ -60,8 +63,13 @@ export interface Addon {
     attributes: readonly number[],
     threads: number,
   ): IsaName;
+  /** A context of its own, or that of the process. */
+  createContext(isolated: boolean): NativeContext;
+  /** Lets go of a context: its memory is freed with its last program. */
+  releaseContext(context: NativeContext): void;
   /** Builds a program from what `encodeProgram` gives. */
   createProgram(
+    context: NativeContext,
     words: Float64Array,
     kernels: readonly string[],
     isa: IsaName,
@@ -69,7 +77,7 @@ export interface Addon {
   ): NativeProgram;
   /** Reads the memory of all bindings once, for many runs. */
   bindMemory(bindings: readonly ArrayBufferView[]): NativeBindings;
-  /** Runs a program on a thread of its own, one at a time. */
+  /** Runs a program on the thread of its context, one at a time. */
   runProgram(
     program: NativeProgram,
     threads: number,
@@ -79,7 +87,7 @@ export interface Addon {
     checkFinite: boolean,
     trace: boolean,
   ): Promise<NativeReport>;
-  /** Frees the memory of a program that is not running; it cannot run again. */
+  /** Frees the memory of a program after the runs that were started before; it cannot run again. */
   releaseProgram(program: NativeProgram): void;
   /** Zeroed memory aligned to pages, outside of JavaScript's heap. */
   allocate(bytes: number): ArrayBuffer;

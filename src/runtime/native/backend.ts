@@ -19,7 +19,14 @@ import type {
 import { collectBindings, collectSymbols } from "../bind.ts";
 import type { Store, StoreOptions } from "../store.ts";
 import type { Trace } from "../trace.ts";
-import { type Addon, type IsaName, loadAddon, type NativeBindings, type NativeProgram } from "./addon.ts";
+import {
+  type Addon,
+  type IsaName,
+  loadAddon,
+  type NativeBindings,
+  type NativeContext,
+  type NativeProgram,
+} from "./addon.ts";
 import { encodeProgram } from "./encode.ts";
 import { askForMemory, isRefusal, outOfMemory } from "./memory.ts";
 import { asStoreError, openNativeStore } from "./store.ts";
@@ -32,6 +39,11 @@ export interface NativeOptions {
   readonly isa?: IsaName;
   /** Records every step that runs. */
   readonly trace?: Trace;
+  /**
+   * An arena and threads of its own instead of those of the process: for ranks that share a process, whose programs
+   * run side by side and wait for each other. `dispose` frees them.
+   */
+  readonly isolated?: boolean;
 }
 
 /** What the native backend chose. */
@@ -39,6 +51,8 @@ export interface NativeBackend extends Backend {
   readonly name: "native";
   readonly threads: number;
   readonly isa: IsaName;
+  /** Lets go of threads and of memory between runs, once its executables are disposed. Nothing can be compiled then. */
+  dispose(): void;
 }
 
 /**
@@ -51,6 +65,7 @@ export function createNativeBackend(options: NativeOptions = {}): NativeBackend 
   const threads =
     options.threads ?? readInteger(environmentVariables.threads, 1, 256) ?? availableParallelism();
   const isa = chooseIsa(addon, options.isa);
+  const context = addon.createContext(options.isolated === true);
   return {
     name: "native",
     threads,
@@ -62,8 +77,17 @@ export function createNativeBackend(options: NativeOptions = {}): NativeBackend 
       openNativeStore(addon, folder, bytes, storeOptions),
     compile: (graph: Graph, compileOptions: CompileOptions = {}): Executable => {
       const compiled = compileProgram(graph, compileOptions);
-      return new NativeExecutable(addon, compiled, threads, isa, options.trace, compileOptions.stores);
+      return new NativeExecutable(
+        addon,
+        context,
+        compiled,
+        threads,
+        isa,
+        options.trace,
+        compileOptions.stores,
+      );
     },
+    dispose: (): void => addon.releaseContext(context),
   };
 }
 
@@ -124,6 +148,7 @@ class NativeExecutable implements Executable {
 
   constructor(
     addon: Addon,
+    context: NativeContext,
     compiled: CompiledProgram,
     threads: number,
     isa: IsaName,
@@ -144,7 +169,7 @@ class NativeExecutable implements Executable {
     this.#native = askForMemory(
       `what program ${program.name} keeps while it runs`,
       program.arenaBytes + program.preparedBytes,
-      () => addon.createProgram(words, kernels, isa, program.constants),
+      () => addon.createProgram(context, words, kernels, isa, program.constants),
     );
     this.memory = {
       arena: program.arenaBytes,

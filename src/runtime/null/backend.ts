@@ -6,11 +6,19 @@ import { formatShape, maximumElements, type SymbolValues } from "../../base/shap
 import { type CompiledProgram, compileProgram } from "../../compiler/compile.ts";
 import type { Program } from "../../compiler/plan/program.ts";
 import type { Graph } from "../../graph/graph.ts";
-import { costOf, graphCost } from "../../graph/rules/cost.ts";
+import { graphCost } from "../../graph/rules/cost.ts";
 import type { Bindings, BoundExecutable, CompileOptions, MemoryPlan, RunStatistics } from "../backend.ts";
 import { collectSymbols } from "../bind.ts";
-import type { Machine, PlannedExecutable, PlanningBackend, RunCost } from "../planning.ts";
+import type {
+  CommunicationCost,
+  Machine,
+  PlannedExecutable,
+  PlanningBackend,
+  RunCost,
+  RunTime,
+} from "../planning.ts";
 import { scratchBytes } from "./scratch.ts";
+import { communicationCost, simulate } from "./simulate.ts";
 
 /** How the null backend counts. */
 export interface NullOptions {
@@ -62,12 +70,15 @@ class NullExecutable implements PlannedExecutable {
   }
 
   seconds(machine: Machine, symbols?: SymbolValues): number {
-    let seconds = 0;
-    for (const node of this.#graph.nodes) {
-      const { flops, bytes } = costOf(node, symbols);
-      seconds += Math.max(flops / machine.flops, bytes / machine.bandwidth);
-    }
-    return seconds;
+    return this.time(machine, symbols).seconds;
+  }
+
+  communication(symbols?: SymbolValues): CommunicationCost {
+    return communicationCost(this.#graph, symbols);
+  }
+
+  time(machine: Machine, symbols?: SymbolValues): RunTime {
+    return simulate(this.#graph, machine, symbols);
   }
 
   bind(bindings: Bindings): BoundExecutable {

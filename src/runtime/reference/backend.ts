@@ -2,6 +2,7 @@ import { bytesPerElement, type TensorData, viewOf } from "../../base/dtype.ts";
 import { RunError } from "../../base/errors.ts";
 import { elementCount, maximumElements, resolveShape, type SymbolValues } from "../../base/shape.ts";
 import { quantizeParameters } from "../../compiler/passes/quantize_parameters.ts";
+import { runPasses } from "../../compiler/pipeline.ts";
 import { type Graph, leavesOf, type Node, type TensorType, typeOf, type Value } from "../../graph/graph.ts";
 import { inPlaceOutputs } from "../../graph/ops.ts";
 import { graphCost } from "../../graph/rules/cost.ts";
@@ -25,9 +26,12 @@ export function createReferenceBackend(): Backend {
   };
 }
 
-function compileReference(recorded: Graph, { quantized }: CompileOptions = {}): Executable {
+function compileReference(recorded: Graph, { quantized, passes = [] }: CompileOptions = {}): Executable {
   verifyGraph(recorded);
-  const graph = quantized === undefined ? recorded : quantizeParameters(recorded, quantized);
+  const graph = runPasses(
+    quantized === undefined ? recorded : quantizeParameters(recorded, quantized),
+    passes,
+  );
   const leaves = leavesOf(graph);
   const updates = inPlaceUpdates(graph);
   let disposed = false;

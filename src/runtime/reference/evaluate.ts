@@ -26,27 +26,49 @@ export function evaluateNodes(
   options: EvaluateOptions = {},
 ): NodeValues {
   const values = new Map<object, readonly ReferenceTensor[]>();
-  for (const node of graph.nodes) {
-    if (node.op === "leaf") {
-      values.set(node, [
-        leafValue(node.attributes.name, resolveShape(node.attributes.shape, symbols), leaves),
-      ]);
-      continue;
-    }
-    const inputs = node.inputs.map((input) => tensorOf(values, input));
-    const shapes = node.outputs.map((output) => resolveShape(output.shape, symbols));
-    const results = applyRule(node, inputs, shapes);
-    const tensors = shapes.map((shape, index) => {
-      const result = results[index];
-      if (result === undefined || result.length !== elementCount(shape)) {
-        throw new InternalError(`the reference of ${node.op} gives ${result?.length} values for [${shape}]`);
-      }
-      return { shape, values: result };
-    });
-    if (options.checkFinite === true) checkFinite(node, tensors);
-    values.set(node, tensors);
-  }
+  for (const node of graph.nodes) values.set(node, evaluateOne(node, values, leaves, symbols, options));
   return values;
+}
+
+/** Computes the results of one node whose operands are computed. */
+export function evaluateOne(
+  node: AnyNode,
+  values: NodeValues,
+  leaves: ReadonlyMap<string, ReferenceTensor>,
+  symbols: SymbolValues,
+  options: EvaluateOptions,
+): readonly ReferenceTensor[] {
+  if (node.op === "leaf") {
+    return [leafValue(node.attributes.name, resolveShape(node.attributes.shape, symbols), leaves)];
+  }
+  const inputs = node.inputs.map((input) => tensorOf(values, input));
+  const shapes = node.outputs.map((output) => resolveShape(output.shape, symbols));
+  const results = applyRule(node, inputs, shapes);
+  return acceptResults(
+    node,
+    results.map((result, index) => ({ shape: shapes[index]!, values: result })),
+    symbols,
+    options,
+  );
+}
+
+/** Holds computed results to the shapes of the node, and to finite numbers where asked. */
+export function acceptResults(
+  node: AnyNode,
+  results: readonly ReferenceTensor[],
+  symbols: SymbolValues,
+  options: EvaluateOptions,
+): readonly ReferenceTensor[] {
+  const tensors = node.outputs.map((output, index) => {
+    const shape = resolveShape(output.shape, symbols);
+    const values = results[index]?.values;
+    if (values === undefined || values.length !== elementCount(shape)) {
+      throw new InternalError(`the reference of ${node.op} gives ${values?.length} values for [${shape}]`);
+    }
+    return { shape, values };
+  });
+  if (options.checkFinite === true) checkFinite(node, tensors);
+  return tensors;
 }
 
 /** The value of a node's result. */

@@ -79,7 +79,19 @@ describe("a valid config", () => {
     });
     expect(config.fp16).toMatchObject({ enabled: false, loss_scale_window: 1000, hysteresis: 2 });
     expect(config.model).toMatchObject({ type: "llama", rope_theta: 10_000 });
-    expect(config.activation_checkpointing).toEqual({ mode: "none" });
+    expect(config.activation_checkpointing).toEqual({
+      mode: "none",
+      partition_activations: false,
+      cpu_checkpointing: false,
+    });
+    expect(config.zero_optimization).toMatchObject({
+      stage: 0,
+      reduce_bucket_size: 500_000_000,
+      stage3_max_live_parameters: 1_000_000_000,
+      offload_optimizer: { device: "none", ratio: 1 },
+    });
+    expect(config.parallel).toEqual({ auto: false });
+    expect(config.comm).toEqual({ timeout_seconds: 300, links: {} });
   });
 
   it("is read from JSON, with tabs and exponents, to the same result", () => {
@@ -148,21 +160,25 @@ describe("unknown keys", () => {
     expect(messageOf(valid, ["evaluation.zzzzzzzzzz=1"])).toContain(
       "expected: one of every_steps, max_batches",
     );
-    expect(messageOf(valid, ["parallel.data=2"])).toContain("unknown key parallel.data");
+    expect(messageOf(valid, ["parallel.zzzzz=2"])).toContain(
+      "expected: one of auto, data, tensor, pipeline, sequence, expert",
+    );
   });
 
   it("of DeepSpeed that are not built yet are refused as such", () => {
-    const text = `${valid}zero_optimization:\n  stage: 2\n  overlap_comm: true\nwandb: { enabled: true }\n`;
+    const text = `${valid}zero_optimization:\n  contiguous_gradients: false\n  round_robin_gradients: true\nwandb: { enabled: true }\n`;
     expect(problemsOf(text)).toEqual([
-      "24:3 zero_optimization.stage: 2 is not available in this version",
-      "25:3 zero_optimization.overlap_comm is not available in this version",
+      "24:3 zero_optimization.contiguous_gradients: false is not available in this version",
+      "25:3 zero_optimization.round_robin_gradients is not available in this version",
       "26:1 wandb is not available in this version",
     ]);
     expect(problemsOf(`${valid}zero_optimization: { stage: 0 }\n`)).toEqual([]);
     expect(messageOf(valid, ["optimizer.type=Lamb"])).toContain(
       "optimizer.type: Lamb is not available in this version",
     );
-    expect(messageOf(valid, ["activation_checkpointing.cpu_checkpointing=true"])).toContain("not available");
+    expect(messageOf(valid, ["zero_optimization.stage=4"])).toMatch(
+      /expected: 0 \| 1 \| 2 \| 3\n.*received: 4/,
+    );
   });
 });
 

@@ -19,7 +19,7 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Tra
 
 /** The valid config in a source with overrides; throws as `loadConfig` does. */
 export function checkConfig(source: ConfigSource, overrides: readonly Override[] = []): TrainConfig {
-  const data = withKnownTypeNames(applyOverrides(source.data, overrides));
+  const data = withShortForms(withKnownTypeNames(applyOverrides(source.data, overrides)));
   const parsed = trainConfigSchema.safeParse(data);
   const problems: ConfigProblem[] = parsed.success ? [] : problemsOf(parsed.error.issues, data);
   problems.push(...contradictionsBeside(problems, data, parsed.data));
@@ -76,5 +76,11 @@ function withKnownTypeNames(data: Record<string, unknown>): Record<string, unkno
     const same = known.find((each) => each.toLowerCase() === type.toLowerCase());
     if (same !== undefined) data[name] = { ...section, type: same };
   }
+  return data;
+}
+
+/** `parallel: auto` written out. */
+function withShortForms(data: Record<string, unknown>): Record<string, unknown> {
+  if (data.parallel === "auto") data.parallel = { auto: true };
   return data;
 }

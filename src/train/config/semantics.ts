@@ -1,6 +1,7 @@
 import { batchHint, missingBatchSize } from "./batch.ts";
 import type { ConfigProblem } from "./problems.ts";
 import type { TrainConfig } from "./schema/schema.ts";
+import { checkRanks } from "./semantics_ranks.ts";
 import type { ConfigPath } from "./source.ts";
 
 /** A problem between keys that are each valid alone; the first path is the key to blame. */
@@ -9,7 +10,8 @@ export interface Contradiction extends ConfigProblem {
   readonly involved: readonly ConfigPath[];
 }
 
-type Report = (
+/** Adds a contradiction; the first key is the one to blame. */
+export type Report = (
   paths: readonly [string, ...string[]],
   summary: string,
   details?: { expected?: string; received?: string; hint?: string },
@@ -33,6 +35,7 @@ export function contradictions(config: TrainConfig, given: (path: string) => boo
   checkSchedule(config, report);
   checkOptimizer(config, report);
   checkRecomputation(config, report);
+  checkRanks(config, given, report);
   return found;
 }
 

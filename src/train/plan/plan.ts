@@ -123,7 +123,7 @@ export function planTraining(parts: PlanParts): TrainingPlan {
   const programs: Programs = {
     train: backend.compile(graph, { recompute }),
     clear: accumulates ? backend.compile(clearGraph(layout)) : undefined,
-    norm: backend.compile(normGraph(layout)),
+    norm: backend.compile(normGraph(layout.sweeps)),
     update: backend.compile(updateGraph(layout, createOptimizer(config.optimizer))),
     evaluate:
       config.data.validation === undefined
@@ -186,9 +186,9 @@ function memoryByKind(
   // Tokens, targets and positions, and where each row begins.
   const batchBytes = 4 * (3 * microBatchTokens + microBatchSize + 1);
   return {
-    parameters: 4 * layout.total,
-    gradients: 4 * layout.trained,
-    optimizer: 4 * layout.trained * states,
+    parameters: 4 * layout.elements.parameters,
+    gradients: 4 * layout.elements.gradients,
+    optimizer: 4 * layout.elements.states * states,
     // One arena serves every program: they run one after another.
     activations: Math.max(...all.map(({ memory }) => memory.arena)),
     packedWeights: sum("prepared"),

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { parseBytes } from "../../../base/bytes.ts";
 
 /** An integer of at least `low`. */
 export function integer(low: number) {
@@ -33,4 +34,19 @@ export function text() {
 /** A feature of DeepSpeed that may be spelled out as off, and cannot be on yet. */
 export function off() {
   return z.literal(false).optional();
+}
+
+/** A size in bytes, as a number or with a unit. */
+export function byteSize() {
+  return z
+    .union([z.number(), z.string()])
+    .transform((size, context) => {
+      try {
+        return parseBytes(size);
+      } catch {
+        context.issues.push({ code: "custom", input: size, message: "not a size in bytes" });
+        return z.NEVER;
+      }
+    })
+    .meta({ typeText: "bytes, such as 512MiB, 4GiB or 1048576" });
 }

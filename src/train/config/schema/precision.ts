@@ -1,6 +1,5 @@
 import { z } from "zod";
-import { parseBytes } from "../../../base/bytes.ts";
-import { atLeast, count, integer, off } from "./fields.ts";
+import { atLeast, byteSize, count, integer, off } from "./fields.ts";
 
 /** `bf16`. */
 export const bf16Schema = z
@@ -40,18 +39,6 @@ export const fp16Schema = z
   .prefault({})
   .describe("Training in half precision with loss scaling.");
 
-const memoryBudget = z
-  .union([z.number(), z.string()])
-  .transform((size, context) => {
-    try {
-      return parseBytes(size);
-    } catch {
-      context.issues.push({ code: "custom", input: size, message: "not a size in bytes" });
-      return z.NEVER;
-    }
-  })
-  .meta({ typeText: "bytes, such as 512MiB, 4GiB or 1048576" });
-
 /** `activation_checkpointing`: what is recomputed in the backward pass instead of being kept. */
 export const activationCheckpointingSchema = z
   .strictObject({
@@ -62,13 +49,17 @@ export const activationCheckpointingSchema = z
         "Which activations are kept: all (`none`), the input of every block, of every k-th block, of about the square root of the blocks (arXiv 1604.06174), or as many as fit `memory_budget` with the least extra compute.",
       ),
     every: count().optional().describe("Blocks between kept activations, for mode `every_k`."),
-    memory_budget: memoryBudget.optional().describe("Memory for activations, for mode `budget`."),
-    partition_activations: off().describe(
-      "Splitting kept activations over ranks; not available in this version.",
-    ),
-    cpu_checkpointing: off().describe(
-      "Moving kept activations to the CPU's memory; not available in this version.",
-    ),
+    memory_budget: byteSize().optional().describe("Memory for activations, for mode `budget`."),
+    partition_activations: z
+      .boolean()
+      .default(false)
+      .describe("Split what is kept over the tensor ranks, and gather it again for backward."),
+    cpu_checkpointing: z
+      .boolean()
+      .default(false)
+      .describe(
+        "Move what is kept for backward out of device memory: to host memory, or to disk under `memory.limit`.",
+      ),
     contiguous_memory_optimization: off().describe(
       "The planner already places every buffer; there is nothing to switch on.",
     ),
@@ -79,14 +70,3 @@ export const activationCheckpointingSchema = z
   })
   .prefault({})
   .describe("Recomputing activations to save memory. Results are the same to the last bit.");
-
-/** `zero_optimization`: only stage 0 so far. */
-export const zeroSchema = z
-  .strictObject({
-    stage: z
-      .literal(0)
-      .default(0)
-      .describe("How much state is split over ranks. Only 0, nothing, is available in this version."),
-  })
-  .optional()
-  .describe("Partitioning of training state over ranks.");

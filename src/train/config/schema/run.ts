@@ -21,6 +21,15 @@ export const checkpointSchema = z
       .optional()
       .describe("Steps between checkpoints. Without it, only at the end and on Ctrl-C."),
     keep_last: count().default(2).describe("Checkpoints to keep; older ones are deleted."),
+    parallel_write: z
+      .boolean()
+      .default(true)
+      .describe("Every rank writes its own part; otherwise rank 0 writes all of it."),
+    async: z.boolean().default(false).describe("Go on training while a checkpoint is written."),
+    load_universal: z
+      .boolean()
+      .default(false)
+      .describe("DeepSpeed's switch for checkpoints of another topology; every checkpoint loads at any."),
   })
   .prefault({})
   .describe("Saving what a run needs to go on exactly where it was.");

@@ -3,9 +3,20 @@ import { dataSchema } from "./data.ts";
 import { atLeast, count, integer, text } from "./fields.ts";
 import { modelSchema, tokenizerSchema } from "./model.ts";
 import { optimizerSchema } from "./optimizer.ts";
-import { activationCheckpointingSchema, bf16Schema, fp16Schema, zeroSchema } from "./precision.ts";
+import {
+  aioSchema,
+  commSchema,
+  elasticitySchema,
+  memorySchema,
+  parallelSchema,
+  pipelineSchema,
+  sequenceParallelSchema,
+  tensorParallelSchema,
+} from "./parallel.ts";
+import { activationCheckpointingSchema, bf16Schema, fp16Schema } from "./precision.ts";
 import { checkpointSchema, evaluationSchema, samplesSchema, tensorboardSchema } from "./run.ts";
 import { schedulerSchema } from "./scheduler.ts";
+import { zeroSchema } from "./zero.ts";
 
 /**
  * The whole training config: DeepSpeed's keys with their names and meaning, Slipstream's sections beside
@@ -32,7 +43,7 @@ export const trainConfigSchema = z.strictObject({
 
   train_batch_size: count()
     .optional()
-    .describe("Rows of one optimizer update: micro-batch x accumulation steps x ranks."),
+    .describe("Rows of one optimizer update: micro-batch x accumulation steps x data ranks."),
   train_micro_batch_size_per_gpu: count().optional().describe("Rows that one rank computes at a time."),
   gradient_accumulation_steps: count()
     .optional()
@@ -48,10 +59,15 @@ export const trainConfigSchema = z.strictObject({
     .array(text())
     .default([])
     .describe("Names of parameters that stay as they are; `*` stands for anything."),
-  parallel: z
-    .strictObject({})
-    .optional()
-    .describe("How ranks share the work. Nothing can be set in this version."),
+
+  parallel: parallelSchema,
+  tensor_parallel: tensorParallelSchema,
+  pipeline: pipelineSchema,
+  sequence_parallel: sequenceParallelSchema,
+  memory: memorySchema,
+  aio: aioSchema,
+  comm: commSchema,
+  elasticity: elasticitySchema,
 
   evaluation: evaluationSchema,
   checkpoint: checkpointSchema,

@@ -1,36 +1,30 @@
-#include "executor/shared_arena.h"
+#include "executor/arena.h"
 
 #include <utility>
 
 namespace slipstream {
 
-SharedArena& SharedArena::instance() {
-  // Never destroyed: a program may still run while the process ends.
-  static auto& arena = *new SharedArena();
-  return arena;
-}
-
-void SharedArena::require(size_t bytes) {
+void Arena::require(size_t bytes) {
   std::lock_guard<std::mutex> lock(mutex_);
   // Asked for now, so that what cannot be had is known before the first run; touched only when it is used.
   if (bytes > memory_.bytes() && bytes > larger_.bytes()) larger_ = Memory(bytes);
   required_.insert(bytes);
 }
 
-void SharedArena::give_back(size_t bytes) {
+void Arena::give_back(size_t bytes) {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto found = required_.find(bytes);
   if (found != required_.end()) required_.erase(found);
 }
 
-void SharedArena::trim() {
+void Arena::trim() {
   std::lock_guard<std::mutex> lock(mutex_);
   const size_t needed = required_.empty() ? 0 : *required_.rbegin();
   if (memory_.bytes() > needed) memory_ = Memory();
   if (larger_.bytes() > needed) larger_ = Memory();
 }
 
-char* SharedArena::data() {
+char* Arena::data() {
   std::lock_guard<std::mutex> lock(mutex_);
   const size_t needed = required_.empty() ? 0 : *required_.rbegin();
   if (larger_.bytes() >= needed && larger_.bytes() > memory_.bytes()) {

@@ -1,5 +1,5 @@
-// The arena of every program of the process: programs run one at a time and keep nothing in it between runs,
-// so one block as large as the largest program needs serves all.
+// The arena of all programs of a context: they run one at a time and keep nothing in it between runs, so one
+// block as large as the largest program needs serves all.
 #pragma once
 
 #include <cstddef>
@@ -10,10 +10,8 @@
 
 namespace slipstream {
 
-class SharedArena {
+class Arena {
  public:
-  static SharedArena& instance();
-
   // Says that a program needs `bytes`. Throws std::bad_alloc where the system refuses them.
   void require(size_t bytes);
 

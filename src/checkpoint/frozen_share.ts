@@ -1,0 +1,55 @@
+import type { StatePiece } from "../base/pieces.ts";
+import { chunkBytes } from "./file_writer.ts";
+import type { Share } from "./shares.ts";
+
+const chunkElements = chunkBytes / Float32Array.BYTES_PER_ELEMENT;
+
+/**
+ * What a rank writes of a piece, read chunk by chunk while a run goes on. `freeze` copies what has not been read
+ * yet, so that the piece may change: a save that keeps ahead of the next update copies nothing.
+ */
+export class FrozenShare {
+  readonly #piece: StatePiece;
+  /** Counted from the start of the piece. */
+  readonly #end: number;
+  #next: number;
+  #reading: Promise<void> = Promise.resolve();
+  #copy: { readonly data: Float32Array; readonly start: number } | undefined;
+
+  constructor(piece: StatePiece, share: Share) {
+    this.#piece = piece;
+    this.#next = share.start - piece.start;
+    this.#end = share.end - piece.start;
+  }
+
+  /** The elements, in order. A chunk is valid until the next one is asked for. */
+  async *chunks(): AsyncGenerator<Float32Array> {
+    let buffer: Float32Array | undefined;
+    while (this.#next < this.#end) {
+      const start = this.#next;
+      const length = Math.min(chunkElements, this.#end - start);
+      this.#next = start + length;
+      if (this.#copy !== undefined) {
+        const offset = start - this.#copy.start;
+        yield this.#copy.data.subarray(offset, offset + length);
+        continue;
+      }
+      buffer ??= new Float32Array(length);
+      const chunk = buffer.subarray(0, length);
+      this.#reading = this.#piece.read(start, chunk);
+      await this.#reading;
+      yield chunk;
+    }
+    this.#copy = undefined;
+  }
+
+  /** Resolves when the piece may change. */
+  async freeze(): Promise<void> {
+    await this.#reading;
+    if (this.#copy !== undefined || this.#next >= this.#end) return;
+    const start = this.#next;
+    const data = new Float32Array(this.#end - start);
+    this.#copy = { data, start };
+    await this.#piece.read(start, data);
+  }
+}

@@ -1,0 +1,77 @@
+import { elementCount } from "../../base/shape.ts";
+import type { RankGroup } from "../../graph/ops.ts";
+import type { LocalParameter } from "../local_parameter.ts";
+import type { Mesh } from "../mesh.ts";
+import type { ZeroSettings } from "./settings.ts";
+
+/** How much of something a rank keeps. */
+export type Share = "whole" | "part";
+
+/**
+ * How one parameter is divided among the ranks of its group: the rank's box, flattened and padded, in as many equal
+ * parts as the group has ranks. Rank r owns part r: it alone updates it.
+ */
+export interface PartitionedParameter {
+  readonly local: LocalParameter;
+  /** The ranks that its gradient is summed over. */
+  readonly group: RankGroup;
+  /** Elements of the rank's box, those with padding, and those of one part. */
+  readonly elements: number;
+  readonly padded: number;
+  readonly part: number;
+  /** Whether it is updated; without, it has neither gradient nor states. */
+  readonly trained: boolean;
+  /** What this rank keeps of the parameter, its gradient and its optimizer states. */
+  readonly parameter: Share;
+  readonly gradient: Share;
+  readonly states: Share;
+}
+
+/** Parts start on whole cache lines. */
+const alignment = 16;
+
+/** Divides a rank's parameters among the ranks that hold the same ones. */
+export function partitionParameters(
+  locals: readonly LocalParameter[],
+  mesh: Mesh,
+  settings: Pick<ZeroSettings, "stage" | "persistenceThreshold">,
+  isFrozen: (name: string) => boolean,
+): PartitionedParameter[] {
+  const { stage, persistenceThreshold } = settings;
+  return locals.map((local) => {
+    const group = mesh.groupOf(local.reducedOver.filter((axis) => mesh.sizes[axis] > 1));
+    const elements = elementCount(local.box.sizes);
+    const unit = alignment * group.size;
+    const padded = Math.ceil(elements / unit) * unit;
+    const shareFrom = (first: number): Share => (stage >= first && group.size > 1 ? "part" : "whole");
+    return {
+      local,
+      group,
+      elements,
+      padded,
+      part: padded / group.size,
+      trained: !isFrozen(local.name),
+      parameter: elements <= persistenceThreshold ? "whole" : shareFrom(3),
+      gradient: shareFrom(2),
+      states: shareFrom(1),
+    };
+  });
+}
+
+/** Elements that a rank keeps of a share. */
+export function keptElements({ padded, part }: PartitionedParameter, share: Share): number {
+  return share === "part" ? part : padded;
+}
+
+/** First element of the rank's own part within what it keeps. */
+export function ownStart({ group, part }: PartitionedParameter, share: Share): number {
+  return share === "part" ? 0 : group.rank * part;
+}
+
+/** The elements of the flattened box that a share holds, padding left out: `[start, end)`. */
+export function keptRange(parameter: PartitionedParameter, share: Share): { start: number; end: number } {
+  const { elements, part, group } = parameter;
+  if (share === "whole") return { start: 0, end: elements };
+  const start = Math.min(elements, group.rank * part);
+  return { start, end: Math.min(elements, start + part) };
+}

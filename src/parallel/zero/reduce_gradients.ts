@@ -1,0 +1,134 @@
+import { add, cast, leaf, reshape } from "../../graph/build.ts";
+import {
+  type AnyNode,
+  apply,
+  createNode,
+  type Graph,
+  type GraphOutput,
+  type Node,
+  type Value,
+} from "../../graph/graph.ts";
+import { inScope } from "../../graph/scope.ts";
+import type { PartitionedParameter } from "./partition.ts";
+
+/** How gradients are summed over ranks. */
+export interface GradientReduction {
+  /** The parameter of a gradient's leaf; undefined for other leaves. */
+  readonly parameterOf: (leaf: string) => PartitionedParameter | undefined;
+  /** Elements that one collective sums: it starts as soon as so many are there. */
+  readonly bucket: number;
+}
+
+/** The gradient of one parameter, before it is summed over ranks. */
+interface LocalGradient {
+  readonly parameter: PartitionedParameter;
+  /** Where its terms go; the first says whether to add. */
+  readonly outputs: readonly GraphOutput[];
+  /** The last node that makes one of its terms. */
+  readonly place: number;
+}
+
+/**
+ * Sums the gradients of a graph over the ranks of their groups, as soon as a bucket of them is there: whole ones by
+ * all_reduce, where a rank keeps its part by reduce_scatter. Both add the same terms in the same order: no bit differs
+ * between them. Targets become leaves of what the rank keeps.
+ */
+export function reduceGradients(graph: Graph, reduction: GradientReduction): Graph {
+  const gradients = collectGradients(graph, reduction);
+  if (gradients.length === 0) return graph;
+  const inserted = new Map<number, AnyNode[]>();
+  const reduced = new Map<GraphOutput, GraphOutput>();
+  const targets = new Map<Node, AnyNode>();
+  for (const bucket of bucketsOf(gradients, reduction.bucket)) {
+    const place = bucket.at(-1)!.place;
+    const made = inserted.get(place) ?? [];
+    inserted.set(place, made);
+    const record = (value: Value): Value => {
+      made.push(value.node as AnyNode);
+      return value;
+    };
+    inScope({ ...graph.nodes[place]!.scope, phase: "backward" }, () => {
+      const { group, gradient: share } = bucket[0]!.parameter;
+      const operands = bucket.map((gradient) => wholeGradient(gradient, record));
+      const node: AnyNode =
+        share === "whole"
+          ? createNode("all_reduce", operands, { group })
+          : createNode("reduce_scatter", operands, { group, dimension: 0 });
+      made.push(node);
+      bucket.forEach(({ outputs, parameter }, index) => {
+        const output = outputs[0]!;
+        const target = output.target!;
+        let kept = target;
+        if (share === "part") {
+          const { name, kind } = target.node.attributes;
+          kept = leaf(name, kind, [parameter.part], "f32");
+          targets.set(target.node, kept.node);
+        }
+        reduced.set(output, { ...output, value: { node, index }, target: kept });
+      });
+    });
+  }
+  const replaced = new Set(gradients.flatMap(({ outputs }) => outputs));
+  return {
+    ...graph,
+    nodes: graph.nodes.flatMap((node, index) => [targets.get(node) ?? node, ...(inserted.get(index) ?? [])]),
+    outputs: graph.outputs.flatMap((output) => {
+      const kept = reduced.get(output) ?? (replaced.has(output) ? undefined : output);
+      return kept === undefined ? [] : [kept];
+    }),
+  };
+}
+
+function collectGradients(graph: Graph, { parameterOf }: GradientReduction): LocalGradient[] {
+  const position = new Map<Node, number>(graph.nodes.map((node, index) => [node, index]));
+  const byTarget = new Map<string, { parameter: PartitionedParameter; outputs: GraphOutput[] }>();
+  for (const output of graph.outputs) {
+    const name = output.target?.node.attributes.name;
+    const parameter = name === undefined ? undefined : parameterOf(name);
+    if (name === undefined || parameter === undefined || parameter.group.size === 1) continue;
+    const present = byTarget.get(name);
+    if (present === undefined) byTarget.set(name, { parameter, outputs: [output] });
+    else present.outputs.push(output);
+  }
+  return [...byTarget.values()]
+    .map(({ parameter, outputs }) => {
+      const place = Math.max(
+        ...outputs.map(({ value, target }) =>
+          Math.max(position.get(value.node)!, position.get(target!.node)!),
+        ),
+      );
+      return { parameter, outputs, place };
+    })
+    .sort((a, b) => a.place - b.place);
+}
+
+/** Gradients of one group and kind, in the order in which they are made, until a bucket is full. */
+function bucketsOf(gradients: readonly LocalGradient[], size: number): LocalGradient[][] {
+  const open = new Map<string, LocalGradient[]>();
+  const full: LocalGradient[][] = [];
+  for (const gradient of gradients) {
+    const { group, gradient: share } = gradient.parameter;
+    const key = `${group.axes} ${share}`;
+    const bucket = open.get(key) ?? [];
+    bucket.push(gradient);
+    open.set(key, bucket);
+    if (bucket.reduce((sum, { parameter }) => sum + parameter.elements, 0) < size) continue;
+    full.push(bucket);
+    open.delete(key);
+  }
+  return [...full, ...open.values()];
+}
+
+/** The sum of a gradient's terms, f32; flattened and padded where each rank keeps its part. */
+function wholeGradient({ parameter, outputs }: LocalGradient, record: (value: Value) => Value): Value {
+  const terms = outputs.map(({ value }) => {
+    const converted = cast(value, "f32");
+    return converted === value ? value : record(converted);
+  });
+  const sum = terms.reduce((total, term) => record(add(total, term)));
+  if (parameter.gradient === "whole") return sum;
+  const { elements, padded } = parameter;
+  const reshaped = reshape(sum, [elements]);
+  const flat = reshaped === sum ? sum : record(reshaped);
+  return padded === elements ? flat : record(apply("pad_into", [flat], { starts: [0], shape: [padded] }));
+}
