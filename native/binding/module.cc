@@ -1,6 +1,7 @@
 // The addon's entry: what src/runtime/native/addon.ts declares in TypeScript.
 #include <node_api.h>
 
+#include "binding/groups.h"
 #include "binding/pools.h"
 #include "binding/populate.h"
 #include "binding/runs.h"
@@ -113,6 +114,14 @@ NAPI_MODULE_INIT() {
     add_function(env, exports, "storeTraffic", store_traffic);
     add_function(env, exports, "drainStore", drain_store);
     add_function(env, exports, "closeStore", close_store);
+    add_function(env, exports, "createLocalWorld", create_local_world);
+    add_function(env, exports, "groupInformation", group_information);
+    add_function(env, exports, "subgroup", subgroup);
+    add_function(env, exports, "runCollective", run_collective);
+    add_function(env, exports, "abortGroup", abort_group);
+    add_function(env, exports, "leaveGroup", leave_group);
+    add_function(env, exports, "setGroupMoment", set_group_moment);
+    add_function(env, exports, "groupTraffic", group_traffic);
     return exports;
   });
 }

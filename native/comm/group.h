@@ -9,6 +9,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "comm/lane.h"
 #include "core/tensor.h"
@@ -41,6 +42,7 @@ struct CollectiveCall {
   int peer = 0;             // root, sender or receiver; permute: how many ranks on
   std::span<const int64_t> send_counts, receive_counts;  // all_to_all_variable, in elements
   std::string label;                                     // what the data are, for errors
+  std::vector<std::string>* received = nullptr;          // exchange: every rank's bytes, in their order
 };
 
 // A failure of the group. `code` is collective_mismatch, rank_lost or collective_timeout.
@@ -49,6 +51,11 @@ class GroupError : public std::runtime_error {
   GroupError(std::string code, const std::string& message)
       : std::runtime_error(message), code(std::move(code)) {}
   std::string code;
+};
+
+// A link as a local group can pretend to have: bytes a second, seconds a message.
+struct Link {
+  double bandwidth = 0, latency = 0;
 };
 
 struct Traffic {
@@ -61,6 +68,9 @@ class Group {
   virtual ~Group() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  virtual const std::string& name() const = 0;
+  // The members' ranks in the world, ascending.
+  virtual const std::vector<int>& members() const = 0;
 
   // Does the collective and returns when this rank's outputs are there and its inputs may be written again.
   // Called from the group's lane, one call at a time (send may be called from any thread). Throws GroupError.
@@ -68,6 +78,18 @@ class Group {
 
   // Ends the group for every rank. Any thread.
   virtual void abort(const std::string& reason) = 0;
+
+  // Says that who got this end makes no further calls. Once all who got it said so, those who wait for this
+  // rank fail (rank_lost).
+  virtual void leave() = 0;
+
+  // This rank's end of the group of these members (ranks of this group, ascending, this one among them). It
+  // does not wait for the others. The same name and members give the same group.
+  virtual std::shared_ptr<Group> subgroup(const std::string& name, const std::vector<int>& ranks,
+                                          const Link* link) = 0;
+
+  // What errors call the moment, for every group of this rank's world.
+  virtual void set_moment(const std::string& moment) = 0;
 
   virtual Traffic traffic() const = 0;
 

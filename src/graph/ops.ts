@@ -61,6 +61,16 @@ export interface AttentionAttributes {
   readonly window: number;
 }
 
+/** Attention of queries to one block of the keys. */
+export interface AttentionBlockAttributes extends AttentionAttributes {
+  /** How many of the pairs of a query and a key are expected to see each other, from 0 to 1: for costs alone. */
+  readonly fraction: number;
+}
+
+/** Which results of `attention_block_gradient` are added to operands; positions are the native codes. */
+export const blockGradientSums = ["none", "queries", "keys"] as const;
+export type BlockGradientSums = (typeof blockGradientSums)[number];
+
 /** One of the weights of a `matmul_quantized`: its format and its output columns. */
 export interface QuantizedColumns {
   readonly format: QuantizedFormat;
@@ -184,6 +194,22 @@ export interface OpAttributes {
 
   attention: AttentionAttributes;
   attention_gradient: AttentionAttributes;
+  /**
+   * Attention of queries to those keys that a rank holds at the moment (Liu et al., "Ring Attention", arXiv
+   * 2310.01889): q [queries, heads, size], k and v [keys, groups, size], the place of each query and key among all
+   * tokens (i32; -1: padding), offsets of the sequences among all tokens, and, where other blocks were attended to
+   * before, their result (f32) and logsumexp, which go on from there. Results: out in `dtype` and logsumexp f32
+   * [heads, queries], 0 and minus infinity for a query that has seen no key yet.
+   */
+  attention_block: AttentionBlockAttributes & { readonly dtype: DType };
+  /**
+   * What a block of keys contributes to the gradients, all f32: operands are the gradient of the result, q, k, v, the
+   * logsumexp over all blocks, delta (`attention_delta`), the places of queries and keys, the offsets, and what is
+   * added to: the gradient of q so far, or those of k and v.
+   */
+  attention_block_gradient: AttentionBlockAttributes & { readonly sums: BlockGradientSums };
+  /** Sums of gradient times result over each head: both [tokens, heads, size] -> f32 [heads, tokens]. */
+  attention_delta: NoAttributes;
   cache_write: NoAttributes;
   /**
    * Rows in i8, each with the scale (f32) by which its whole numbers are to be multiplied: cache [slots, groups, size],
@@ -235,6 +261,9 @@ export type AttentionOp = Extract<
   OpName,
   | "attention"
   | "attention_gradient"
+  | "attention_block"
+  | "attention_block_gradient"
+  | "attention_delta"
   | "cache_write"
   | "cache_write_quantized"
   | "cache_copy"
@@ -287,6 +316,9 @@ const everyOp: Record<OpName, true> = {
   embedding_gradient: true,
   attention: true,
   attention_gradient: true,
+  attention_block: true,
+  attention_block_gradient: true,
+  attention_delta: true,
   cache_write: true,
   cache_write_quantized: true,
   cache_copy: true,

@@ -1,10 +1,7 @@
 import { join } from "node:path";
-import { pieceInMemory, type StatePiece } from "../base/pieces.ts";
 import { type JsonObject, loadPieces, loadState, saveTrainingState } from "../checkpoint/index.ts";
 import { type LoaderState, saveTokenizer } from "../data/index.ts";
 import { saveModelFolder } from "../models/index.ts";
-import type { ParameterTable } from "../nn/parameters.ts";
-import type { TrainingEngine } from "./engine.ts";
 import type { LossScaleState } from "./loss_scale.ts";
 import type { TrainingParts } from "./setup.ts";
 
@@ -32,8 +29,8 @@ export function checkpointFolder(outputDirectory: string): string {
 
 /** Saves everything that a run needs to go on exactly where it is: `checkpoints/step-N/`. */
 export async function saveRun(parts: TrainingParts, progress: RunProgress): Promise<string> {
-  const { config, engine, parameters, dataset } = parts;
-  const pieces = piecesOf(engine, parameters);
+  const { config, engine, dataset } = parts;
+  const pieces = engine.pieces();
   const state: SavedState = {
     ...progress,
     updates: engine.updates,
@@ -55,25 +52,11 @@ export async function savedConfig(folder: string): Promise<JsonObject> {
   return ((await loadState(folder, { verified: true })) as unknown as SavedState).config;
 }
 
-/** Everything that an engine keeps of its parameters. */
-function piecesOf(engine: TrainingEngine, parameters: ParameterTable): StatePiece[] {
-  const weights = engine.weights;
-  return [...parameters.values()].flatMap(({ name, shape }) => {
-    const box = { starts: shape.map(() => 0), sizes: shape };
-    const piece = { name, shape, box, start: 0, end: weights.get(name)!.length };
-    const states = engine.stateNames.flatMap((kind) => {
-      const values = engine.stateOf(kind, name);
-      return values === undefined ? [] : [pieceInMemory(kind, piece, values)];
-    });
-    return [pieceInMemory("parameters", piece, weights.get(name)!), ...states];
-  });
-}
-
 /** Puts a run back to where a checkpoint was taken. */
 export async function restoreRun(parts: TrainingParts, folder: string): Promise<RunProgress> {
-  const { engine, parameters, dataset } = parts;
+  const { engine, dataset } = parts;
   const saved = (await loadState(folder, { verified: true })) as unknown as SavedState;
-  await loadPieces(folder, piecesOf(engine, parameters));
+  await loadPieces(folder, engine.pieces());
   dataset.train.restore(saved.loader);
   if (saved.lossScale !== null) engine.lossScale?.restore(saved.lossScale);
   engine.restored(saved.updates);

@@ -104,6 +104,17 @@ void gradient_step(int64_t keys, int64_t columns, float scale, const BackwardScr
   }
 }
 
+// Packs the queries [first, first + count) with their d_outputs, whose rows are there already.
+template <class Engine>
+void pack_queries(const Rows& queries, int64_t first, int64_t count, int64_t size, int64_t pitch,
+                  const BackwardScratch<Engine>& scratch) {
+  copy_rows(queries, first, count, size, pitch, scratch.query_rows);
+  group_rows<Engine>(scratch.query_rows, count, pitch, scratch.query_groups);
+  group_rows<Engine>(scratch.d_output_rows, count, pitch, scratch.d_output_groups);
+  columns_of_rows<Engine>(scratch.query_rows, count, pitch, scratch.query_columns);
+  columns_of_rows<Engine>(scratch.d_output_rows, count, pitch, scratch.d_output_columns);
+}
+
 // Packs the queries [first, first + count) with their d_outputs, normalizers and deltas.
 template <class Engine>
 void load_queries(const Rows& queries, const Rows& outputs, const Rows& d_outputs, const float* logsumexp,
@@ -123,11 +134,53 @@ void load_queries(const Rows& queries, const Rows& outputs, const Rows& d_output
     scratch.deltas[i] = slipstream::sum(sum);
     scratch.normalizers[i] = i < count ? logsumexp[first + i] * kLog2E : 0.0f;
   }
-  copy_rows(queries, first, count, size, pitch, scratch.query_rows);
-  group_rows<Engine>(scratch.query_rows, count, pitch, scratch.query_groups);
-  group_rows<Engine>(scratch.d_output_rows, count, pitch, scratch.d_output_groups);
-  columns_of_rows<Engine>(scratch.query_rows, count, pitch, scratch.query_columns);
-  columns_of_rows<Engine>(scratch.d_output_rows, count, pitch, scratch.d_output_columns);
+  pack_queries<Engine>(queries, first, count, size, pitch, scratch);
+}
+
+// The loaded queries [first, first + count) against the keys [key, key + keys): d_queries, d_keys and d_values move
+// on. `is_first`: d_queries hold nothing yet. mask(rows, padded_keys, factor) masks the scores where pairs do not
+// see each other, and gives what is left to multiply them by. wait() and pass() stand around what is added to the
+// key block's sums.
+template <class Engine, class Mask, class Wait, class Pass>
+SLIPSTREAM_INLINE void backward_tile(bool is_first, int64_t key, int64_t keys, int64_t count, float scale,
+                                     int64_t size, int64_t pitch, const BackwardUnit<Engine>& unit,
+                                     const BackwardScratch<Engine>& scratch, const Mask& mask,
+                                     const Wait& wait, const Pass& pass) {
+  constexpr int64_t kBlock = kAttentionBlock;
+  const int64_t columns = round_up(count, 32), queries = round_up(count, Engine::kReductionMultiple);
+  const int64_t depth = round_up(size, Engine::kReductionMultiple);
+  const int64_t height = round_up(size, Engine::kRowMultiple);
+  const int64_t width = round_up(size, Engine::kColumnMultiple);
+  const int64_t rows = round_up(keys, Engine::kRowMultiple);
+  const int64_t padded_keys = round_up(keys, Engine::kReductionMultiple);
+  Engine::template multiply<Keep::nothing>(rows, columns, depth, unit.keys + key * pitch, pitch,
+                                           scratch.query_columns, kBlock, scratch.scores, kBlock);
+  Engine::template multiply<Keep::nothing>(rows, columns, depth, unit.values + key * pitch, pitch,
+                                           scratch.d_output_columns, kBlock, scratch.d_weights, kBlock);
+  const float factor = mask(rows, padded_keys, scale * kLog2E);
+  gradient_step<Engine>(padded_keys, columns, factor, scratch);
+  wait();
+  Engine::template multiply<Keep::sum>(rows, width, queries, scratch.weights, kBlock, scratch.d_output_groups,
+                                       pitch, unit.d_values + key * pitch, pitch);
+  Engine::template multiply<Keep::sum>(rows, width, queries, scratch.d_score_rows, kBlock,
+                                       scratch.query_groups, pitch, unit.d_keys + key * pitch, pitch);
+  pass();
+  const auto add = [&]<Keep keep>() {
+    Engine::template multiply<keep>(height, columns, padded_keys, unit.transposed_keys + key * pitch, kBlock,
+                                    scratch.d_score_groups, kBlock, scratch.d_queries, kBlock);
+  };
+  if (is_first) {
+    add.template operator()<Keep::nothing>();
+  } else {
+    add.template operator()<Keep::sum>();
+  }
+}
+
+// Padding behind the products' rows: weights of 0 must not meet what memory held.
+template <class Engine>
+SLIPSTREAM_INLINE void clear_padding(int64_t rows, int64_t padded_keys,
+                                     const BackwardScratch<Engine>& scratch) {
+  for (int64_t i = rows * kAttentionBlock; i < padded_keys * kAttentionBlock; i++) scratch.d_weights[i] = 0;
 }
 
 // The loaded queries [first, first + count) of the unit's head number `head` against all keys they see.
@@ -136,42 +189,19 @@ void backward_block(const Visibility& visibility, const Turns& turns, int64_t he
                     int64_t count, float scale, int64_t size, int64_t pitch, const BackwardUnit<Engine>& unit,
                     const BackwardScratch<Engine>& scratch) {
   constexpr int64_t kBlock = kAttentionBlock;
-  const int64_t columns = round_up(count, 32), queries = round_up(count, Engine::kReductionMultiple);
-  const int64_t depth = round_up(size, Engine::kReductionMultiple);
-  const int64_t height = round_up(size, Engine::kRowMultiple);
-  const int64_t width = round_up(size, Engine::kColumnMultiple);
+  const int64_t columns = round_up(count, 32);
   const int64_t begin = visibility.begin(first) / kBlock * kBlock, end = visibility.end(first + count - 1);
   for (int64_t key = begin; key < end; key += kBlock) {
     const int64_t keys = smaller(kBlock, visibility.keys - key);
-    const int64_t rows = round_up(keys, Engine::kRowMultiple);
-    const int64_t padded_keys = round_up(keys, Engine::kReductionMultiple);
-    Engine::template multiply<Keep::nothing>(rows, columns, depth, unit.keys + key * pitch, pitch,
-                                             scratch.query_columns, kBlock, scratch.scores, kBlock);
-    Engine::template multiply<Keep::nothing>(rows, columns, depth, unit.values + key * pitch, pitch,
-                                             scratch.d_output_columns, kBlock, scratch.d_weights, kBlock);
-    float factor = scale * kLog2E;
-    if (needs_mask<Engine>(visibility, key, keys, first, count)) {
+    const auto mask = [&](int64_t rows, int64_t padded_keys, float factor) {
+      if (!needs_mask<Engine>(visibility, key, keys, first, count)) return factor;
       mask_scores(visibility, key, keys, padded_keys, first, count, columns, factor, scratch.scores);
-      // Padding behind the products' rows: weights of 0 must not meet what memory held.
-      for (int64_t i = rows * kBlock; i < padded_keys * kBlock; i++) scratch.d_weights[i] = 0;
-      factor = 1;
-    }
-    gradient_step<Engine>(padded_keys, columns, factor, scratch);
-    turns.wait(key / kBlock, head, first / kBlock);
-    Engine::template multiply<Keep::sum>(rows, width, queries, scratch.weights, kBlock,
-                                         scratch.d_output_groups, pitch, unit.d_values + key * pitch, pitch);
-    Engine::template multiply<Keep::sum>(rows, width, queries, scratch.d_score_rows, kBlock,
-                                         scratch.query_groups, pitch, unit.d_keys + key * pitch, pitch);
-    turns.pass(key / kBlock);
-    const auto add = [&]<Keep keep>() {
-      Engine::template multiply<keep>(height, columns, padded_keys, unit.transposed_keys + key * pitch,
-                                      kBlock, scratch.d_score_groups, kBlock, scratch.d_queries, kBlock);
+      clear_padding<Engine>(rows, padded_keys, scratch);
+      return 1.0f;
     };
-    if (key == begin) {
-      add.template operator()<Keep::nothing>();
-    } else {
-      add.template operator()<Keep::sum>();
-    }
+    backward_tile<Engine>(
+        key == begin, key, keys, count, scale, size, pitch, unit, scratch, mask,
+        [&] { turns.wait(key / kBlock, head, first / kBlock); }, [&] { turns.pass(key / kBlock); });
   }
 }
 

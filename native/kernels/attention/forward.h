@@ -101,6 +101,33 @@ bool softmax_step(int64_t keys, int64_t columns, float scale, const ForwardScrat
   return changed;
 }
 
+// The loaded queries against the keys [key, key + keys): the output, its maxima and sums move on. `first`: they
+// hold nothing yet but minus infinity and 0. mask(padded_keys, factor) masks the scores where pairs do not see
+// each other, and gives what is left to multiply them by.
+template <class Engine, class Mask>
+SLIPSTREAM_INLINE void forward_tile(bool first, int64_t key, int64_t keys, int64_t columns, float scale,
+                                    int64_t size, int64_t pitch, const PackedUnit<Engine>& unit,
+                                    const ForwardScratch<Engine>& scratch, const Mask& mask) {
+  const int64_t padded_keys = round_up(keys, Engine::kReductionMultiple);
+  Engine::template multiply<Keep::nothing>(
+      round_up(keys, Engine::kRowMultiple), columns, round_up(size, Engine::kReductionMultiple),
+      unit.keys + key * pitch, pitch, scratch.queries, kAttentionBlock, scratch.scores, kAttentionBlock);
+  const float factor = mask(padded_keys, scale * kLog2E);
+  const bool changed = softmax_step<Engine>(padded_keys, columns, factor, scratch);
+  const auto add = [&]<Keep keep>() {
+    Engine::template multiply<keep>(round_up(size, Engine::kRowMultiple), columns, padded_keys,
+                                    unit.values + key * pitch, kAttentionBlock, scratch.weights,
+                                    kAttentionBlock, scratch.output, kAttentionBlock, scratch.rescale);
+  };
+  if (first) {
+    add.template operator()<Keep::nothing>();
+  } else if (changed) {
+    add.template operator()<Keep::scaled_sum>();
+  } else {
+    add.template operator()<Keep::sum>();
+  }
+}
+
 // The queries [first, first + count) of one head; query row i is at `offset` + i in its sequence.
 // `logsumexp`, where wanted, has an element a query row.
 template <class Engine>
@@ -108,8 +135,6 @@ void forward_block(const Visibility& visibility, const Rows& queries, const Rows
                    int64_t first, int64_t count, int64_t offset, float scale, int64_t size, int64_t pitch,
                    const PackedUnit<Engine>& unit, const ForwardScratch<Engine>& scratch) {
   const int64_t position = first + offset, columns = round_up(count, 32);
-  const int64_t depth = round_up(size, Engine::kReductionMultiple);
-  const int64_t height = round_up(size, Engine::kRowMultiple);
   copy_rows(queries, first, count, size, pitch, scratch.rows);
   columns_of_rows<Engine>(scratch.rows, count, pitch, scratch.queries);
   for (int64_t c = 0; c < columns; c += Vector::lanes) {
@@ -120,28 +145,12 @@ void forward_block(const Visibility& visibility, const Rows& queries, const Rows
   const int64_t end = visibility.end(position + count - 1);
   for (int64_t key = begin; key < end; key += kAttentionBlock) {
     const int64_t keys = smaller(kAttentionBlock, visibility.keys - key);
-    const int64_t padded_keys = round_up(keys, Engine::kReductionMultiple);
-    Engine::template multiply<Keep::nothing>(round_up(keys, Engine::kRowMultiple), columns, depth,
-                                             unit.keys + key * pitch, pitch, scratch.queries, kAttentionBlock,
-                                             scratch.scores, kAttentionBlock);
-    float factor = scale * kLog2E;
-    if (factor < 0 || needs_mask<Engine>(visibility, key, keys, position, count)) {
+    const auto mask = [&](int64_t padded_keys, float factor) {
+      if (factor >= 0 && !needs_mask<Engine>(visibility, key, keys, position, count)) return factor;
       mask_scores(visibility, key, keys, padded_keys, position, count, columns, factor, scratch.scores);
-      factor = 1;
-    }
-    const bool changed = softmax_step<Engine>(padded_keys, columns, factor, scratch);
-    const auto add = [&]<Keep keep>() {
-      Engine::template multiply<keep>(height, columns, padded_keys, unit.values + key * pitch,
-                                      kAttentionBlock, scratch.weights, kAttentionBlock, scratch.output,
-                                      kAttentionBlock, scratch.rescale);
+      return 1.0f;
     };
-    if (key == begin) {
-      add.template operator()<Keep::nothing>();
-    } else if (changed) {
-      add.template operator()<Keep::scaled_sum>();
-    } else {
-      add.template operator()<Keep::sum>();
-    }
+    forward_tile<Engine>(key == begin, key, keys, columns, scale, size, pitch, unit, scratch, mask);
   }
   for (int64_t i = 0; i < count; i++) {
     if (logsumexp != nullptr) {

@@ -11,7 +11,7 @@ import { inScope } from "../../graph/scope.ts";
 
 /**
  * What becomes of one node: values for its outputs, or undefined to keep it. `inputs` are its operands in
- * the new graph. Nodes that the visitor makes run where the visited node ran.
+ * the new graph. Nodes that the visitor makes run where the visited node ran, in the order in which it made them.
  */
 export type Visitor = (node: AnyNode, inputs: readonly Value[]) => readonly Value[] | undefined;
 
@@ -21,11 +21,17 @@ export function rewrite(graph: Graph, visit: Visitor): Graph {
   const emitted = new Set<Node>();
   const nodes: AnyNode[] = [];
   const lookUp = (value: Value): Value => replaced.get(value.node)?.[value.index] ?? value;
-  const emit = (node: Node): void => {
-    if (emitted.has(node)) return;
-    emitted.add(node);
-    for (const input of node.inputs) emit(input.node);
-    nodes.push(node as AnyNode);
+  // What a visitor made runs in the order in which it was made: the order of creation is one of use.
+  const emit = (results: readonly Node[]): void => {
+    const made: Node[] = [];
+    const collect = (node: Node): void => {
+      if (emitted.has(node)) return;
+      emitted.add(node);
+      for (const input of node.inputs) collect(input.node);
+      made.push(node);
+    };
+    for (const node of results) collect(node);
+    nodes.push(...(made.sort((a, b) => a.id - b.id) as AnyNode[]));
   };
   for (const node of graph.nodes) {
     const inputs = node.inputs.map(lookUp);
@@ -37,7 +43,7 @@ export function rewrite(graph: Graph, visit: Visitor): Graph {
           node,
           kept.outputs.map((_, index) => ({ node: kept, index })),
         );
-      emit(kept);
+      emit([kept]);
     } else {
       if (results.length !== node.outputs.length) {
         throw new InternalError(`${node.op} was replaced by ${results.length} values`, {
@@ -45,7 +51,7 @@ export function rewrite(graph: Graph, visit: Visitor): Graph {
         });
       }
       replaced.set(node, results);
-      for (const result of results) emit(result.node);
+      emit(results.map((result) => result.node));
     }
   }
   const outputs = graph.outputs.map((output): GraphOutput => ({ ...output, value: lookUp(output.value) }));

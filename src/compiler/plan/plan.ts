@@ -215,7 +215,7 @@ function findBlocks(steps: readonly Draft[], storages: ReadonlyMap<string, Place
         const operandKey = keyOf(rootOf(operand));
         return (
           draft.node !== undefined &&
-          canOverwrite(draft.node, operand) &&
+          canOverwrite(draft.node, operand, value.index) &&
           blockOf.has(operandKey) &&
           lastUse.get(operandKey) === index &&
           blocks[blockOf.get(operandKey)!]!.last === index

@@ -145,7 +145,7 @@ function canOverwriteTarget(output: GraphOutput, root: Value, target: Value, tra
   return (
     traffic.lastRead.get(keyOf(target)) === traffic.position.get(node) &&
     traffic.earlier.get(output)! < traffic.position.get(node)! &&
-    readHere.every((input) => canOverwrite(node, input))
+    readHere.every((input) => canOverwrite(node, input, root.index))
   );
 }
 

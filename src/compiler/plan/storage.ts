@@ -36,12 +36,22 @@ export function hasStep(node: Node): boolean {
  */
 const overwriting: ReadonlySet<OpName> = new Set<OpName>(["map", "rope", "swiglu", "swiglu_gradient"]);
 
+/** The operand to which a result adds, block by block of the keys: it may lie where that lay. */
+function addedTo(node: AnyNode, output: number): Value | undefined {
+  if (node.op === "attention_block") return node.inputs[6 + output];
+  if (node.op !== "attention_block_gradient") return undefined;
+  const first = node.attributes.sums === "queries" ? 0 : 1;
+  return output < first ? undefined : node.inputs[9 + output - first];
+}
+
 /**
  * Whether a node may write a result over an operand that dies with it: no other operand of that memory can
  * differ in shape but for leading ones.
  */
-export function canOverwrite(node: AnyNode, operand: Value): boolean {
-  const type = node.outputs[0]!;
+export function canOverwrite(node: AnyNode, operand: Value, output: number): boolean {
+  const type = node.outputs[output]!;
+  const sum = addedTo(node, output);
+  if (sum !== undefined) return keyOf(sum) === keyOf(operand) && dtypeOf(operand) === type.dtype;
   return (
     overwriting.has(node.op) && dtypeOf(operand) === type.dtype && sameShape(shapeOf(operand), type.shape)
   );

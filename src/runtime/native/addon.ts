@@ -45,6 +45,9 @@ export interface NativeTraffic {
   readonly direct: boolean;
 }
 
+/** One rank's end of a process group, held by native code. */
+export type NativeGroupHandle = { readonly opaque: "group" };
+
 /** What `build/slipstream.node` exports (native/binding/module.cc). */
 export interface Addon {
   /** The highest instruction set of this processor. */
@@ -101,6 +104,50 @@ export interface Addon {
   /** Waits for the transfers of a program that failed. */
   drainStore(store: number): void;
   closeStore(store: number): void;
+  /** Every rank's end of a world in this process; an emulated link an axis. A timeout of 0 waits for ever. */
+  createLocalWorld(
+    size: number,
+    timeoutSeconds: number,
+    axes: readonly string[],
+    bandwidths: readonly number[],
+    latencies: readonly number[],
+  ): NativeGroupHandle[];
+  groupInformation(group: NativeGroupHandle): {
+    readonly name: string;
+    readonly rank: number;
+    readonly size: number;
+    readonly members: readonly number[];
+  };
+  /** The group of some ranks of a group; a bandwidth of 0 means no emulated link of its own. */
+  subgroup(
+    group: NativeGroupHandle,
+    name: string,
+    ranks: readonly number[],
+    bandwidth: number,
+    latency: number,
+  ): NativeGroupHandle;
+  /**
+   * Queues a collective on the group's lane; `kind` is a code of `collectiveKinds`. Settles when this rank's part is
+   * done, `exchange` with every rank's bytes. Operands are kept until then. Rejects with an Error whose code is that
+   * of the failure.
+   */
+  runCollective(
+    group: NativeGroupHandle,
+    kind: number,
+    inputs: readonly NativeTensor[],
+    outputs: readonly NativeTensor[],
+    dimension: number,
+    otherDimension: number,
+    peer: number,
+    sendCounts: readonly number[],
+    receiveCounts: readonly number[],
+    label: string,
+  ): Promise<Uint8Array[] | undefined>;
+  abortGroup(group: NativeGroupHandle, reason: string): void;
+  /** Says that no further calls come from this rank, once those under way have ended. */
+  leaveGroup(group: NativeGroupHandle): void;
+  setGroupMoment(group: NativeGroupHandle, moment: string): void;
+  groupTraffic(group: NativeGroupHandle): { readonly bytes: number; readonly seconds: number };
 }
 
 let loaded: Addon | undefined;

@@ -3,7 +3,14 @@ import { InternalError } from "../../base/errors.ts";
 import { blockTypes, type QuantizedParameter } from "../../base/quantized_format.ts";
 import type { KernelStep, ProgramTensor, Step } from "../../compiler/plan/program.ts";
 import { type Expression, elementwiseOpcodes } from "../../graph/expression.ts";
-import { activations, distributions, type OpName, reductions } from "../../graph/ops.ts";
+import {
+  type AttentionAttributes,
+  activations,
+  blockGradientSums,
+  distributions,
+  type OpName,
+  reductions,
+} from "../../graph/ops.ts";
 
 /** A step as native code takes it. Tensor -1 is an absent operand. */
 export interface KernelCall {
@@ -46,6 +53,10 @@ function packedMatrix({ format, columns }: QuantizedParameter): number[] {
 /** An op whose kernel has its name and these attributes. */
 function plain(op: OpName, attributes: readonly number[] = []) {
   return { kernel: op, attributes };
+}
+
+function masks({ scale, causal, window }: AttentionAttributes): number[] {
+  return [scale, flag(causal), window];
 }
 
 function noKernel(step: KernelStep): never {
@@ -135,10 +146,12 @@ const lowerings: { readonly [Op in OpName]: Lowering<Op> } = {
   cross_entropy_gradient: () => plain("cross_entropy_gradient"),
   embedding: () => plain("embedding"),
   embedding_gradient: ({ accumulate }) => plain("embedding_gradient", [flag(accumulate)]),
-  attention: ({ attributes }) =>
-    plain("attention", [attributes.scale, flag(attributes.causal), attributes.window]),
-  attention_gradient: ({ attributes }) =>
-    plain("attention_gradient", [attributes.scale, flag(attributes.causal), attributes.window]),
+  attention: ({ attributes }) => plain("attention", masks(attributes)),
+  attention_gradient: ({ attributes }) => plain("attention_gradient", masks(attributes)),
+  attention_block: ({ attributes }) => plain("attention_block", masks(attributes)),
+  attention_block_gradient: ({ attributes }) =>
+    plain("attention_block_gradient", [...masks(attributes), blockGradientSums.indexOf(attributes.sums)]),
+  attention_delta: () => plain("attention_delta"),
   cache_write: () => plain("cache_write"),
   cache_write_quantized: () => plain("cache_write_quantized"),
   cache_copy: ({ attributes }) => plain("cache_copy", [attributes.blockSize]),

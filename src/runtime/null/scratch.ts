@@ -54,6 +54,13 @@ function scratchOf(node: AnyNode): Scratch {
       const [tokens, , size] = boundShape(shapeOf(node.inputs[node.op === "attention" ? 0 : 1]!)) as number[];
       return { each: attentionBytesPerElement * Math.min(tokens!, 4096) * size!, shared: 0 };
     }
+    case "attention_block":
+    case "attention_block_gradient": {
+      const [tokens, , size] = boundShape(
+        shapeOf(node.inputs[node.op === "attention_block" ? 1 : 2]!),
+      ) as number[];
+      return { each: attentionBytesPerElement * tokens! * size!, shared: 0 };
+    }
     case "sample": {
       const [, vocabulary] = boundShape(shapeOf(node.inputs[0]!)) as [number, number];
       return { each: samplingBytesPerToken * vocabulary, shared: 0 };

@@ -1,6 +1,7 @@
 import type { DType } from "../../../src/base/dtype.ts";
 import type { AttentionAttributes, AttentionOp } from "../../../src/graph/ops.ts";
 import { referenceRules } from "../../../src/graph/rules/reference.ts";
+import { attentionBlockSamples } from "./attention_block.ts";
 import { integers, normal, positive, randomIntegers, type SampleTensor, tensor } from "./draw.ts";
 import type { OpSamples } from "./sample.ts";
 
@@ -141,6 +142,7 @@ export const attentionSamples: { readonly [Op in AttentionOp]: OpSamples<Op> } =
         reduction: sample.offsets.at(-1)! * (sample.heads / sample.groups),
       })),
   },
+  ...attentionBlockSamples,
   cache_write: {
     dtypes: floats,
     make: (dtype) => [

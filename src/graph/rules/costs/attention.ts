@@ -28,6 +28,11 @@ function productOfScores(q: ConcreteType, offsets: ConcreteType, attributes: Att
   return 2 * size * heads * visiblePairs(tokens, offsets.shape[0]! - 1, attributes);
 }
 
+/** One product of the size of a block's scores that are expected to be seen, over all heads. */
+function blockProduct(q: ConcreteType, k: ConcreteType, fraction: number): number {
+  return 2 * elements(q) * k.shape[0]! * fraction;
+}
+
 /** Costs of the attention ops: products over the pairs that see each other. */
 export const attentionCosts: {
   readonly [Op in AttentionOp]: CostRule<Op>;
@@ -37,6 +42,11 @@ export const attentionCosts: {
   // The scores again, and the gradients of probabilities, v, q and k.
   attention_gradient: (inputs, outputs, attributes) =>
     moving(inputs, outputs, 5 * productOfScores(inputs[1]!, inputs[6]!, attributes)),
+  attention_block: (inputs, outputs, { fraction }) =>
+    moving(inputs, outputs, 2 * blockProduct(inputs[0]!, inputs[1]!, fraction)),
+  attention_block_gradient: (inputs, outputs, { fraction }) =>
+    moving(inputs, outputs, 5 * blockProduct(inputs[1]!, inputs[2]!, fraction)),
+  attention_delta: (inputs, outputs) => moving(inputs, outputs, 2 * elements(inputs[0])),
   cache_write: ([cache, values, slots]) => ({
     flops: 0,
     bytes: totalBytes({ shape: values!.shape, dtype: cache!.dtype }, values!, slots!),

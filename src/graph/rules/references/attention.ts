@@ -1,20 +1,9 @@
 import { ShapeError } from "../../../base/errors.ts";
 import type { AttentionAttributes, AttentionOp } from "../../ops.ts";
 import type { ReferenceRule, ReferenceTensor } from "../reference.ts";
+import { attentionBlockReferences } from "./attention_block.ts";
+import { addScaled, checkOffsets, dot, normalise, sizesOf } from "./attention_common.ts";
 import { checkIndex } from "./common.ts";
-
-/** Fails unless offsets begin at 0, never fall, and end at `tokens`. */
-function checkOffsets(op: string, operand: string, offsets: Float64Array, tokens: number): void {
-  const broken =
-    offsets[0] !== 0 ||
-    offsets.at(-1) !== tokens ||
-    offsets.some((offset, index) => index > 0 && offset < offsets[index - 1]!);
-  if (!broken) return;
-  throw new ShapeError("bad_offsets", `${op}: ${operand} do not divide the tokens into sequences`, {
-    expected: `numbers that begin at 0, never fall, and end at ${tokens}`,
-    received: `[${offsets.join(", ")}]`,
-  });
-}
 
 /** Runs `visit` for each query token with the keys [first, end) that it sees. */
 function forEachQuery(
@@ -29,41 +18,6 @@ function forEachQuery(
       visit(query, first, causal ? query + 1 : stop);
     }
   }
-}
-
-/** Dot product of `size` elements of two buffers. */
-function dot(a: Float64Array, aStart: number, b: Float64Array, bStart: number, size: number): number {
-  let sum = 0;
-  for (let i = 0; i < size; i++) sum += a[aStart + i]! * b[bStart + i]!;
-  return sum;
-}
-
-/** Adds `factor` times `size` elements of `source` to `target`. */
-function addScaled(
-  target: Float64Array,
-  targetStart: number,
-  source: Float64Array,
-  sourceStart: number,
-  size: number,
-  factor: number,
-): void {
-  for (let i = 0; i < size; i++) target[targetStart + i]! += factor * source[sourceStart + i]!;
-}
-
-/** Turns scores into probabilities in place; returns the log of the sum of their exponentials. */
-function normalise(scores: Float64Array): number {
-  let maximum = Number.NEGATIVE_INFINITY;
-  for (const score of scores) maximum = Math.max(maximum, score);
-  let sum = 0;
-  for (const score of scores) sum += Math.exp(score - maximum);
-  for (let i = 0; i < scores.length; i++) scores[i] = Math.exp(scores[i]! - maximum) / sum;
-  return maximum + Math.log(sum);
-}
-
-function sizesOf(q: ReferenceTensor, k: ReferenceTensor) {
-  const [tokens, heads, size] = q.shape as [number, number, number];
-  const groups = k.shape[1]!;
-  return { tokens, heads, size, groups, share: heads / groups };
 }
 
 /** The cache slots of tokens [first, end) of a sequence whose blocks are listed in its row of the table. */
@@ -155,6 +109,7 @@ export const attentionReferences: {
     });
     return [dQ, dK, dV];
   },
+  ...attentionBlockReferences,
   cache_write: ([cache, values, slots]) => {
     const result = cache!.values.slice();
     const limit = cache!.shape[0]!;

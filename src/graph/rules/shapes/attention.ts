@@ -1,5 +1,7 @@
+import { isFloat } from "../../../base/dtype.ts";
+import type { Shape } from "../../../base/shape.ts";
 import type { TensorType } from "../../graph.ts";
-import type { AttentionOp } from "../../ops.ts";
+import type { AttentionBlockAttributes, AttentionOp } from "../../ops.ts";
 import type { Fail, ShapeRule } from "../shape.ts";
 import {
   operands,
@@ -64,6 +66,30 @@ function checkPacked(q: TensorType, k: TensorType, v: TensorType, offsets: Tenso
   checkVector(offsets, "offsets", fail);
 }
 
+/** Checks what a block and its gradient share: operands of one dtype, a place for each token, and the offsets. */
+function checkBlock(
+  [q, k, v, queryPlaces, keyPlaces, offsets]: readonly TensorType[],
+  { fraction }: AttentionBlockAttributes,
+  fail: Fail,
+): void {
+  checkHeads(q!, k!, v!, fail);
+  requireDType(k!, q!.dtype, "k", fail);
+  requireDType(v!, q!.dtype, "v", fail);
+  checkVector(queryPlaces!, "the places of the queries", fail);
+  checkVector(keyPlaces!, "the places of the keys", fail);
+  checkVector(offsets!, "offsets", fail);
+  requireEqual(q!.shape[0]!, queryPlaces!.shape[0]!, "the numbers of queries and of their places", fail);
+  requireEqual(k!.shape[0]!, keyPlaces!.shape[0]!, "the numbers of keys and of their places", fail);
+  if (!(fraction >= 0 && fraction <= 1))
+    fail(`the fraction of visible pairs must be in [0, 1], got ${fraction}`);
+}
+
+/** What is to be added to: f32 of the same shape. */
+function checkSum(sum: TensorType, shape: Shape, name: string, fail: Fail): void {
+  requireDType(sum, "f32", name, fail);
+  requireSame(sum.shape, shape, `${name} and the sum so far`, fail);
+}
+
 /** Shapes of the attention ops. */
 export const attentionShapes: {
   readonly [Op in AttentionOp]: ShapeRule<Op>;
@@ -82,6 +108,43 @@ export const attentionShapes: {
     requireSame(out!.shape, q!.shape, "q and the result", fail);
     requireStatistic(logsumexp!, [q!.shape[1]!, q!.shape[0]!], "logsumexp", fail);
     return [q!, k!, v!];
+  },
+  attention_block: (inputs, attributes, fail) => {
+    const all = operands(inputs, 6, fail, 8);
+    const [q, , , , , , out, logsumexp] = all;
+    checkBlock(all, attributes, fail);
+    const statistics = [q!.shape[1]!, q!.shape[0]!];
+    if (inputs.length === 7) fail("the result so far needs its logsumexp beside it");
+    if (out !== undefined) checkSum(out, q!.shape, "q", fail);
+    if (logsumexp !== undefined) requireStatistic(logsumexp, statistics, "logsumexp", fail);
+    if (!isFloat(attributes.dtype)) fail(`the result must be of a float dtype, got ${attributes.dtype}`);
+    return [
+      { shape: q!.shape, dtype: attributes.dtype },
+      { shape: statistics, dtype: "f32" },
+    ];
+  },
+  attention_block_gradient: (inputs, attributes, fail) => {
+    const sums = attributes.sums === "none" ? 0 : attributes.sums === "queries" ? 1 : 2;
+    const [dOut, q, k, v, logsumexp, delta, queryPlaces, keyPlaces, offsets, ...before] = operands(
+      inputs,
+      9 + sums,
+      fail,
+    );
+    checkBlock([q!, k!, v!, queryPlaces!, keyPlaces!, offsets!], attributes, fail);
+    requireDType(dOut!, q!.dtype, "the gradient of the result", fail);
+    requireSame(dOut!.shape, q!.shape, "q and the gradient of the result", fail);
+    requireStatistic(logsumexp!, [q!.shape[1]!, q!.shape[0]!], "logsumexp", fail);
+    requireStatistic(delta!, [q!.shape[1]!, q!.shape[0]!], "delta", fail);
+    for (const sum of before) checkSum(sum, attributes.sums === "queries" ? q!.shape : k!.shape, "it", fail);
+    return [q!, k!, v!].map(({ shape }) => ({ shape, dtype: "f32" }));
+  },
+  attention_delta: (inputs, _attributes, fail) => {
+    const [dOut, out] = operands(inputs, 2, fail);
+    requireRank(out!, 3, "the result", fail);
+    requireFloat(out!, "the result", fail);
+    requireFloat(dOut!, "the gradient of the result", fail);
+    requireSame(dOut!.shape, out!.shape, "the result and its gradient", fail);
+    return [{ shape: [out!.shape[1]!, out!.shape[0]!], dtype: "f32" }];
   },
   cache_write: (inputs, _attributes, fail) => {
     const [cache, values, slots] = operands(inputs, 3, fail);

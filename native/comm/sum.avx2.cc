@@ -1,0 +1,1 @@
+#include "comm/sum_vector.h"

@@ -1,0 +1,136 @@
+import type { DType } from "../../src/base/dtype.ts";
+import type { RecomputeSetting } from "../../src/compiler/recompute_policy.ts";
+import { packSequences } from "../../src/models/batch.ts";
+import { familyOf } from "../../src/models/families.ts";
+import { ParameterSpace } from "../../src/nn/parameters.ts";
+import { adam, type Optimizer } from "../../src/optim/optimizer.ts";
+import type { MeshSizes } from "../../src/parallel/mesh.ts";
+import { defaultZeroSettings, type ZeroSettings } from "../../src/parallel/zero/settings.ts";
+import type { Backend } from "../../src/runtime/backend.ts";
+import { type StateBytes, TrainingEngine } from "../../src/train/engine.ts";
+import type { LossScaleSettings } from "../../src/train/loss_scale.ts";
+import type { Rank } from "../../src/train/rank.ts";
+
+/** One of the ranks that train together. */
+export interface TrainingRank {
+  readonly rank: Rank;
+  readonly backend: Backend;
+}
+
+/** How the tiny model is trained. */
+export interface TinyTraining {
+  readonly mesh?: Partial<MeshSizes>;
+  readonly zero?: Partial<ZeroSettings>;
+  readonly accumulation?: number;
+  readonly recompute?: RecomputeSetting;
+  readonly dtype?: DType;
+  readonly optimizer?: Optimizer;
+  readonly clipping?: number;
+  readonly tied?: boolean;
+  readonly layers?: number;
+  readonly frozen?: (name: string) => boolean;
+  readonly lossScale?: LossScaleSettings;
+  readonly steps?: number;
+}
+
+/** What came out of it, the same on every rank. */
+export interface TinyOutcome {
+  readonly losses: readonly number[];
+  readonly norms: readonly number[];
+  readonly skipped: readonly boolean[];
+  readonly parameters: ReadonlyMap<string, Float32Array>;
+  readonly evaluation: number;
+  readonly bytes: readonly StateBytes[];
+  readonly engines: readonly TrainingEngine[];
+}
+
+/** Sizes that no number of ranks divides, so that parts are padded. */
+const config = {
+  model_type: "llama",
+  hidden_size: 24,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  intermediate_size: 41,
+  vocab_size: 50,
+  max_position_embeddings: 64,
+  rms_norm_eps: 1e-5,
+  rope_theta: 10_000,
+  tie_word_embeddings: false,
+};
+
+/** Rows of a step over all ranks. */
+const rowsOfStep = 8;
+const rowLength = 9;
+
+function rowsAt(step: number): number[][] {
+  return Array.from({ length: rowsOfStep }, (_, row) =>
+    Array.from(
+      { length: rowLength - (row % 3) },
+      (_, place) => ((place * place + 3 * row) * 7 + step * 5) % 47,
+    ),
+  );
+}
+
+/**
+ * Trains on all ranks at once, each on its rows of the same global batch.
+ * @param join makes the ranks of a mesh
+ */
+export async function trainTiny(
+  ranks: readonly TrainingRank[],
+  options: TinyTraining = {},
+): Promise<TinyOutcome> {
+  const outcomes = await Promise.all(ranks.map((rank) => trainOne(rank, ranks.length, options)));
+  const [first] = outcomes as [Awaited<ReturnType<typeof trainOne>>];
+  return {
+    ...first,
+    bytes: outcomes.map(({ bytes }) => bytes),
+    engines: outcomes.map(({ engine }) => engine),
+  };
+}
+
+async function trainOne({ rank, backend }: TrainingRank, worldSize: number, options: TinyTraining) {
+  const { accumulation = 1, steps = 3, tied = false, layers = 2 } = options;
+  const space = ParameterSpace.create();
+  const family = familyOf(config, "test");
+  const sizes = { ...config, tie_word_embeddings: tied, num_hidden_layers: layers };
+  const language = family.build(sizes, space, "test");
+  const rows = rowsOfStep / (worldSize * accumulation);
+  const engine = new TrainingEngine({
+    backend,
+    language,
+    parameters: space.table,
+    dtype: options.dtype ?? "f32",
+    optimizer: options.optimizer ?? adam({ betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1 }, true),
+    microBatchTokens: rows * rowLength,
+    microBatchRows: rows,
+    accumulationSteps: accumulation,
+    gradientClipping: options.clipping ?? 1,
+    decays: (name) => space.table.get(name)!.shape.length > 1,
+    isFrozen: options.frozen ?? (() => false),
+    recompute: options.recompute ?? { mode: "none" },
+    ...(options.lossScale === undefined ? {} : { lossScale: options.lossScale }),
+    rank,
+    zero: { ...defaultZeroSettings, persistenceThreshold: 30, ...options.zero },
+  });
+  await engine.initialize(5);
+  const losses: number[] = [];
+  const norms: number[] = [];
+  const skipped: boolean[] = [];
+  for (let step = 0; step < steps; step++) {
+    const sequences = rowsAt(step);
+    const batches = Array.from({ length: accumulation }, (_, index) => {
+      const start = (rank.world.rank * accumulation + index) * rows;
+      return packSequences(sequences.slice(start, start + rows), language.facts);
+    });
+    const result = await engine.step(batches, { learningRate: 0.01 });
+    losses.push(result.loss);
+    norms.push(result.gradientNorm);
+    skipped.push(result.skipped);
+  }
+  // Rank 0's: each has its own rows.
+  const evaluation = await engine.evaluate(packSequences(rowsAt(99).slice(0, rows), language.facts));
+  const parameters = new Map<string, Float32Array>();
+  for (const name of space.table.keys()) parameters.set(name, (await engine.gatherParameter(name)).slice());
+  return { losses, norms, skipped, evaluation, parameters, bytes: engine.stateBytes, engine };
+}
