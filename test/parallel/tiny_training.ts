@@ -132,9 +132,8 @@ async function trainOne({ rank, backend }: TrainingRank, options: TinyTraining) 
     norms.push(result.gradientNorm);
     skipped.push(result.skipped);
   }
-  const evaluation = await engine.evaluate(
-    packSequences(rowsAt(99).slice(data * rows, (data + 1) * rows), language.facts),
-  );
+  // Rank 0's: each has its own rows.
+  const evaluation = await engine.evaluate(packSequences(rowsAt(99).slice(0, rows), language.facts));
   const parameters = new Map<string, Float32Array>();
   for (const name of space.table.keys()) parameters.set(name, (await engine.gatherParameter(name)).slice());
   return { losses, norms, skipped, evaluation, parameters, bytes: engine.stateBytes, engine };
