@@ -77,9 +77,11 @@ export function boxPart(tensor: ReferenceTensor, { starts, sizes }: Box): Refere
 
 /** The largest difference, relative to the largest expected value. */
 export function difference(actual: ReferenceTensor, expected: ReferenceTensor): number {
-  const scale = Math.max(1e-30, ...expected.values.map(Math.abs));
+  const scale = Math.max(1e-30, ...expected.values.map(Math.abs).filter(Number.isFinite));
   return actual.values.reduce(
-    (worst, value, index) => Math.max(worst, Math.abs(value - expected.values[index]!) / scale),
+    (worst, value, index) =>
+      // Minus infinity is what it should be, or it is not.
+      value === expected.values[index] ? worst : Math.max(worst, Math.abs(value - expected.values[index]!) / scale),
     actual.values.length === expected.values.length ? 0 : Number.POSITIVE_INFINITY,
   );
 }
