@@ -2,6 +2,7 @@ import type { DType, TensorData } from "../base/dtype.ts";
 import type { QuantizedParameter } from "../base/quantized_format.ts";
 import type { SymbolValues } from "../base/shape.ts";
 import type { Pass } from "../compiler/pipeline.ts";
+import type { TierOptions } from "../compiler/plan/tiers.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { Graph } from "../graph/graph.ts";
 import type { ProcessGroup } from "./group.ts";
@@ -39,6 +40,10 @@ export interface CompileOptions {
   readonly passes?: readonly Pass[];
   /** The process groups of the graph's collectives, by `RankGroup.axes`. */
   readonly groups?: ReadonlyMap<string, ProcessGroup>;
+  /** Leaves that lie in stores instead of memory; they are not bound. Backends without stores refuse it. */
+  readonly tiers?: TierOptions;
+  /** The stores that `tiers` names. */
+  readonly stores?: ReadonlyMap<string, Store>;
 }
 
 /** How to run. */

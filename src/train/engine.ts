@@ -1,18 +1,22 @@
 import type { DType, TensorData } from "../base/dtype.ts";
 import { InternalError, RunError } from "../base/errors.ts";
-import type { StatePiece } from "../base/pieces.ts";
+import { pieceInMemory, type StatePiece } from "../base/pieces.ts";
 import { elementCount } from "../base/shape.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
-import type { Graph } from "../graph/graph.ts";
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
-import type { LocalParameter } from "../parallel/local_parameter.ts";
-import { keptElements, keptRange, ownStart, type Share } from "../parallel/zero/partition.ts";
+import {
+  isFirstReplica,
+  isShared,
+  keptElements,
+  keptRange,
+  ownStart,
+  type Share,
+} from "../parallel/zero/partition.ts";
 import { partitionStates } from "../parallel/zero/pass.ts";
 import { defaultZeroSettings, type ZeroSettings } from "../parallel/zero/settings.ts";
 import type { Backend, Executable, MemoryPlan } from "../runtime/backend.ts";
-import { sumOverRanks } from "./agreement.ts";
 import {
   layOutParameters,
   type ModelSplit,
@@ -31,8 +35,10 @@ import {
   updateGraph,
 } from "./programs.ts";
 import type { Rank } from "./rank.ts";
+import { createSharding, type ProgramSharding, wholeProgram } from "./sharding.ts";
 import { type RunnerContext, SingleProgramRunner } from "./single_program.ts";
-import { assembleParameter, forEachRun, pieceInMemory } from "./state_pieces.ts";
+import { assembleParameter, forEachRun } from "./state_pieces.ts";
+import { sumOverRanks } from "./sum_over_ranks.ts";
 
 /** How an engine trains. */
 export interface EngineOptions {
@@ -59,9 +65,8 @@ export interface EngineOptions {
   readonly rank?: Rank;
   /** How states are partitioned over ranks; not at all by default. */
   readonly zero?: ZeroSettings;
-  /** What this rank holds of the parameters, and what sharding makes of a recorded graph; all of them by default. */
-  readonly locals?: readonly LocalParameter[];
-  readonly shard?: (graph: Graph) => Graph;
+  /** How programs are split over the tensor and sequence axes; as the model says by default. */
+  readonly sharding?: ProgramSharding;
   /** What runs micro-batches; one program forward and backward by default. */
   readonly createRunner?: (context: RunnerContext) => MicroBatchRunner;
 }
@@ -118,7 +123,10 @@ export class TrainingEngine {
     const zero = options.zero ?? defaultZeroSettings;
     this.#options = options;
     const whole = wholeModel(parameters, rank?.mesh, zero);
-    this.#split = { ...whole, locals: options.locals ?? whole.locals };
+    const sharding =
+      options.sharding ??
+      (rank && createSharding(parameters, language.sharding ?? [], rank.mesh, { attention: "heads" }));
+    this.#split = { ...whole, locals: sharding?.locals ?? whole.locals };
     this.layout = layOutParameters(parameters, options.decays, options.isFrozen, this.#split);
     this.lossScale = options.lossScale === undefined ? undefined : new LossScale(options.lossScale);
     const { elements } = this.layout;
@@ -144,7 +152,7 @@ export class TrainingEngine {
       bindings: this.#bindings,
       passes: this.#passes(zero),
       groups,
-      shard: options.shard ?? ((graph) => graph),
+      shard: sharding?.shard ?? wholeProgram,
     });
     if (accumulates) this.#clear = backend.compile(clearGraph(this.layout));
     this.#norm = backend.compile(normGraph(this.#squared));
@@ -179,11 +187,6 @@ export class TrainingEngine {
     return new Map([["parameters", this.#weights], ["gradients", this.#gradients], ...this.#states]);
   }
 
-  /** Names of the optimizer's buffers. */
-  get stateNames(): readonly string[] {
-    return this.#options.optimizer.states;
-  }
-
   /**
    * The values of every parameter, by name: views that change as training goes on.
    * @throws InternalError where this rank does not hold every parameter whole: see `pieces` and `gatherParameter`.
@@ -192,29 +195,22 @@ export class TrainingEngine {
     return new Map([...this.#options.parameters.keys()].map((name) => [name, this.#wholeParameter(name)]));
   }
 
-  /** The optimizer's buffer `state` for one parameter; undefined for a frozen one. For whole states, as `weights`. */
-  stateOf(state: string, parameter: string): Float32Array | undefined {
-    const placed = this.#wholePlaced(parameter, "states");
-    if (placed.decayGroup === undefined) return undefined;
-    return this.#states.get(state)!.subarray(placed.statesStart, placed.statesStart + placed.elements);
-  }
-
   /** What this rank keeps of the parameters and of the optimizer's states. */
   pieces(): StatePiece[] {
-    return [...this.layout.parameters.values()].flatMap((placed): StatePiece[] => {
-      const { parameter, states, parameterStart, statesStart, decayGroup } = placed;
-      const own = pieceInMemory(
-        "parameters",
-        placed,
-        parameter,
-        this.#weights.subarray(parameterStart, parameterStart + keptElements(placed, parameter)),
-      );
-      if (decayGroup === undefined) return [own];
-      const length = keptElements(placed, states);
+    return [...this.#options.parameters.keys()].flatMap((key): StatePiece[] => {
+      const placed = this.layout.parameters.get(key);
+      if (placed === undefined) return [];
+      const { local, parameter, states, statesStart, decayGroup } = placed;
+      const { name, shape, box } = local;
+      const piece = (kind: string, share: Share, memory: Float32Array): StatePiece =>
+        pieceInMemory(kind, { name, shape, box, ...keptRange(placed, share) }, memory);
+      const kept = piece("parameters", parameter, this.#keptParameter(placed));
+      if (decayGroup === undefined) return [kept];
+      const { start, end } = keptRange(placed, states);
       return [
-        own,
+        kept,
         ...[...this.#states].map(([kind, buffer]) =>
-          pieceInMemory(kind, placed, states, buffer.subarray(statesStart, statesStart + length)),
+          piece(kind, states, buffer.subarray(statesStart, statesStart + end - start)),
         ),
       ];
     });
@@ -298,11 +294,9 @@ export class TrainingEngine {
    */
   async step(batches: readonly TrainingBatch[], settings: StepSettings): Promise<StepResult> {
     const started = performance.now();
-    const { rank } = this.#options;
-    const ownTargets = batches.reduce((sum, batch) => sum + batch.targetCount, 0);
-    const [targets] = (await sumOverRanks(rank, [{ value: ownTargets, counts: this.#countsBatches }])) as [
-      number,
-    ];
+    const world = this.#options.rank?.world;
+    const ownTargets = batches.reduce((sum, batch) => sum + this.targetsOf(batch), 0);
+    const [targets] = (await sumOverRanks(world, [ownTargets])) as [number];
     const scale = this.lossScale?.scale ?? 1;
     const weight = targets === 0 ? 0 : scale / targets;
     let kernelSeconds = 0;
@@ -311,10 +305,8 @@ export class TrainingEngine {
     kernelSeconds += result.kernelSeconds;
     const norm = await this.#ownSquares();
     kernelSeconds += norm.seconds;
-    const [loss, squares] = (await sumOverRanks(rank, [
-      { value: result.loss, counts: this.#countsLoss },
-      { value: norm.squares, counts: true },
-    ])) as [number, number];
+    const own = [this.#lossOf(result.loss), norm.squares];
+    const [loss, squares] = (await sumOverRanks(world, own)) as [number, number];
     const explains = this.lossScale === undefined || this.lossScale.exhausted;
     if (!Number.isFinite(loss) && explains) await this.#explain(batches, weight);
     const gradientNorm = Math.sqrt(squares) / scale;
@@ -336,13 +328,19 @@ export class TrainingEngine {
     };
   }
 
-  /** The summed loss of this rank's batch and those of the others, without gradients. A collective. */
+  /**
+   * The summed loss of a batch, without gradients: what this rank adds to that of all ranks, each with its own batch.
+   * A collective.
+   */
   async evaluate(batch: TrainingBatch): Promise<number> {
-    const own = await this.#runner.evaluate(batch);
-    const [loss] = (await sumOverRanks(this.#options.rank, [{ value: own, counts: this.#countsLoss }])) as [
-      number,
-    ];
-    return loss;
+    return this.#lossOf(await this.#runner.evaluate(batch));
+  }
+
+  /** The targets of a batch that this rank answers for: none where another rank has the same batch and does. */
+  targetsOf(batch: TrainingBatch): number {
+    const { place } = this.#split.mesh;
+    const isFirst = place.tensor === 0 && place.sequence === 0 && place.pipeline === 0;
+    return isFirst ? batch.targetCount : 0;
   }
 
   /** Frees the evaluation program until it is needed again. */
@@ -356,27 +354,22 @@ export class TrainingEngine {
     for (const executable of [this.#clear, this.#norm, this.#update]) executable?.dispose();
   }
 
-  /** Whether this rank's batch is not also another's that counts. */
-  get #countsBatches(): boolean {
-    const { place } = this.#split.mesh;
-    return place.tensor === 0 && place.sequence === 0 && place.pipeline === 0;
-  }
-
-  /** Whether the loss that this rank computes is not also another's that counts. */
-  get #countsLoss(): boolean {
-    return this.#split.mesh.place.tensor === 0;
+  /** What this rank adds to the loss of all: tensor ranks compute the same one. */
+  #lossOf(own: number): number {
+    return this.#split.mesh.place.tensor === 0 ? own : 0;
   }
 
   /** Whether no rank that counts holds the same of a parameter as this one. */
-  #contributes({ local, group, parameter }: PlacedParameter): boolean {
+  #contributes(placed: PlacedParameter): boolean {
+    const { local, group, parameter } = placed;
     const { place } = this.#split.mesh;
     if (!local.replicatedOver.every((axis) => place[axis] === 0)) return false;
-    return parameter === "part" || group.rank === 0;
+    return isFirstReplica(placed) && (parameter === "part" || group.rank === 0);
   }
 
   #passes(zero: ZeroSettings): RunnerContext["passes"] {
     const { parameters } = this.layout;
-    if ([...parameters.values()].every(({ group }) => group.size === 1)) return [];
+    if ([...parameters.values()].every((placed) => !isShared(placed))) return [];
     const gradients = new Map([...parameters].map(([name, placed]) => [gradientName(name), placed]));
     const leaves = {
       parameterOf: (leaf: string) => parameters.get(leaf),
@@ -392,7 +385,7 @@ export class TrainingEngine {
     return [...this.layout.parameters.values()].flatMap((placed): SquaredStretch[] => {
       const { decayGroup, gradientStart, gradient, part, local } = placed;
       const counts = local.replicatedOver.every((axis) => mesh.place[axis] === 0);
-      if (decayGroup === undefined || !counts) return [];
+      if (decayGroup === undefined || !counts || !isFirstReplica(placed)) return [];
       return [
         { name: `of ${local.name}`, gradientStart: gradientStart + ownStart(placed, gradient), length: part },
       ];
@@ -404,17 +397,13 @@ export class TrainingEngine {
     return this.#weights.subarray(placed.parameterStart, placed.parameterStart + end - start);
   }
 
-  #wholePlaced(name: string, what: "parameter" | "states"): PlacedParameter {
+  #wholeParameter(name: string): Float32Array {
     const placed = this.layout.parameters.get(name);
     const elements = elementCount(this.#options.parameters.get(name)!.shape);
-    if (placed === undefined || placed[what] === "part" || placed.elements !== elements) {
-      throw new InternalError(`this rank does not hold the whole of "${name}" (${what})`);
+    if (placed === undefined || placed.parameter === "part" || placed.elements !== elements) {
+      throw new InternalError(`this rank does not hold the whole of "${name}"`);
     }
-    return placed;
-  }
-
-  #wholeParameter(name: string): Float32Array {
-    return this.#keptParameter(this.#wholePlaced(name, "parameter"));
+    return this.#keptParameter(placed);
   }
 
   #collectBindings(): Record<string, TensorData> {

@@ -1,27 +1,6 @@
-import type { Box, StatePiece } from "../base/pieces.ts";
+import type { Box } from "../base/pieces.ts";
 import { elementCount, stridesOf } from "../base/shape.ts";
-import { keptRange, type Share } from "../parallel/zero/partition.ts";
 import type { ProcessGroup } from "../runtime/group.ts";
-import type { PlacedParameter } from "./layout.ts";
-
-/** A piece that lies in memory. @param memory what the rank keeps of the parameter, padding included */
-export function pieceInMemory(
-  kind: string,
-  parameter: PlacedParameter,
-  share: Share,
-  memory: Float32Array,
-): StatePiece {
-  const { name, shape, box } = parameter.local;
-  return {
-    kind,
-    name,
-    shape,
-    box,
-    ...keptRange(parameter, share),
-    read: async (offset, into) => into.set(memory.subarray(offset, offset + into.length)),
-    write: async (offset, from) => memory.set(from, offset),
-  };
-}
 
 /**
  * Puts elements [start, end) of the flattened box into the whole parameter, or takes them from there: calls `move`

@@ -50,8 +50,22 @@ export interface StoreStep {
   readonly scope: string;
 }
 
+/** Starts to move a tensor between memory and a store, or waits until it has moved. */
+export interface TransferStep {
+  readonly kind: "transfer";
+  readonly action: "load" | "save" | "load_wait" | "save_wait";
+  /** The name of the store, and the byte in it from which the tensor lies. */
+  readonly store: string;
+  readonly offset: number;
+  readonly tensor: number;
+  /** What pairs a start with its wait. */
+  readonly number: number;
+  /** What is moved. */
+  readonly scope: string;
+}
+
 /** A step of a program, discriminated by `kind`. */
-export type Step = KernelStep | StoreStep;
+export type Step = KernelStep | StoreStep | TransferStep;
 
 /** A graph with every byte placed and every step in order: what a backend runs. */
 export interface Program {

@@ -4,7 +4,7 @@ import { debugLevel, environmentVariables, readInteger, readVariable } from "../
 import { ConfigError, InternalError, RunError } from "../../base/errors.ts";
 import { maximumElements, type SymbolValues } from "../../base/shape.ts";
 import { type CompiledProgram, compileProgram } from "../../compiler/compile.ts";
-import type { Program } from "../../compiler/plan/program.ts";
+import type { Program, Step } from "../../compiler/plan/program.ts";
 import type { Graph } from "../../graph/graph.ts";
 import type {
   Backend,
@@ -29,7 +29,7 @@ import {
 } from "./addon.ts";
 import { encodeProgram } from "./encode.ts";
 import { askForMemory, isRefusal, outOfMemory } from "./memory.ts";
-import { openNativeStore } from "./store.ts";
+import { asStoreError, openNativeStore } from "./store.ts";
 
 /** How the native backend runs. */
 export interface NativeOptions {
@@ -77,7 +77,15 @@ export function createNativeBackend(options: NativeOptions = {}): NativeBackend 
       openNativeStore(addon, folder, bytes, storeOptions),
     compile: (graph: Graph, compileOptions: CompileOptions = {}): Executable => {
       const compiled = compileProgram(graph, compileOptions);
-      return new NativeExecutable(addon, context, compiled, threads, isa, options.trace);
+      return new NativeExecutable(
+        addon,
+        context,
+        compiled,
+        threads,
+        isa,
+        options.trace,
+        compileOptions.stores,
+      );
     },
     dispose: (): void => addon.releaseContext(context),
   };
@@ -134,6 +142,7 @@ class NativeExecutable implements Executable {
   readonly #threads: number;
   readonly #trace: Trace | undefined;
   readonly #timings = debugLevel() >= 1;
+  readonly #stores: readonly Store[];
   #native: NativeProgram | undefined;
   #prepared = false;
 
@@ -144,14 +153,19 @@ class NativeExecutable implements Executable {
     threads: number,
     isa: IsaName,
     trace: Trace | undefined,
+    stores: ReadonlyMap<string, Store> = new Map(),
   ) {
     const { program, flops } = compiled;
+    this.#stores = [...stores.values()];
     this.#addon = addon;
     this.#program = program;
     this.#threads = threads;
     this.#trace = trace;
     this.flops = flops;
-    const { words, kernels } = encodeProgram(program);
+    const { words, kernels } = encodeProgram(
+      program,
+      new Map([...stores].map(([name, store]) => [name, store.native as number])),
+    );
     this.#native = askForMemory(
       `what program ${program.name} keeps while it runs`,
       program.arenaBytes + program.preparedBytes,
@@ -201,10 +215,12 @@ class NativeExecutable implements Executable {
         this.#trace !== undefined,
       )
       .catch((error: unknown) => {
+        this.#drain();
         throw isRefusal(error)
           ? outOfMemory(`the work space of program ${this.#program.name}`, undefined, error)
-          : error;
+          : asStoreError(error);
       });
+    if (report.failedStep >= 0) this.#drain();
     // A run that stopped early may have left some of it undone.
     this.#prepared = report.failedStep < 0;
     this.#record(started, report.seconds, report.stepSeconds, prepare);
@@ -218,6 +234,11 @@ class NativeExecutable implements Executable {
     return { seconds: report.seconds, kernelSeconds: report.kernelSeconds };
   }
 
+  /** Transfers of a run that ended early must not reach memory that the next one uses. */
+  #drain(): void {
+    for (const store of this.#stores) store.drain();
+  }
+
   invalidateParameters(): void {
     this.#prepared = false;
   }
@@ -229,7 +250,7 @@ class NativeExecutable implements Executable {
 
   #notFinite(index: number, output: number): RunError {
     const step = [...this.#program.prepare, ...this.#program.steps][index]!;
-    const op = step.kind === "store" ? "store" : step.op;
+    const op = nameOf(step);
     const scope = step.scope === "" ? "outside of any module" : step.scope;
     return new RunError(
       "not_finite",
@@ -249,11 +270,23 @@ class NativeExecutable implements Executable {
     for (let index = 0; index * 2 + 1 < stepSeconds.length; index++) {
       const step = steps[index];
       if (step === undefined) break;
-      const name = step.kind === "store" ? "store" : step.op;
+      const name = nameOf(step);
       const begin = started + stepSeconds[index * 2]!;
       trace.span("kernels", name, "kernel", begin, started + stepSeconds[index * 2 + 1]!, {
         scope: step.scope,
       });
     }
+  }
+}
+
+/** The kernel of a step as traces and errors call it. */
+function nameOf(step: Step): string {
+  switch (step.kind) {
+    case "kernel":
+      return step.op;
+    case "store":
+      return "store";
+    case "transfer":
+      return step.action;
   }
 }

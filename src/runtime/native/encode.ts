@@ -24,8 +24,14 @@ function place(storage: Storage): number {
   }
 }
 
-/** A program as native code reads it: the layout is described in native/executor/program.h. */
-export function encodeProgram(program: Program): { words: Float64Array; kernels: string[] } {
+/**
+ * A program as native code reads it: the layout is described in native/executor/program.h.
+ * @param stores the numbers of the stores that it names.
+ */
+export function encodeProgram(
+  program: Program,
+  stores: ReadonlyMap<string, number> = new Map(),
+): { words: Float64Array; kernels: string[] } {
   const kernels: string[] = [];
   const kernelIndex = new Map<string, number>();
   const symbolIndex = new Map(program.symbols.map((symbol, index) => [symbol.name, index]));
@@ -49,7 +55,7 @@ export function encodeProgram(program: Program): { words: Float64Array; kernels:
     }
   }
   for (const step of [...program.prepare, ...program.steps]) {
-    const call = lowerStep(step, program.tensors);
+    const call = lowerStep(step, program.tensors, stores);
     let kernel = kernelIndex.get(call.kernel);
     if (kernel === undefined) {
       kernel = kernels.push(call.kernel) - 1;

@@ -171,8 +171,28 @@ const lowerings: { readonly [Op in OpName]: Lowering<Op> } = {
   permute: noKernel,
 };
 
-/** The kernel call of a step. */
-export function lowerStep(step: Step, tensors: readonly ProgramTensor[]): KernelCall {
+/**
+ * The kernel call of a step.
+ * @param stores the numbers of the stores, by name.
+ */
+export function lowerStep(
+  step: Step,
+  tensors: readonly ProgramTensor[],
+  stores: ReadonlyMap<string, number> = new Map(),
+): KernelCall {
+  if (step.kind === "transfer") {
+    const store = stores.get(step.store);
+    if (store === undefined) throw new InternalError(`no store "${step.store}" was given to the program`);
+    // What is loaded is an operand, not a result: it is not there yet when the step ends.
+    return step.action === "load" || step.action === "save"
+      ? {
+          kernel: step.action,
+          inputs: [step.tensor],
+          outputs: [],
+          attributes: [store, step.offset, step.number],
+        }
+      : { kernel: step.action, inputs: [], outputs: [], attributes: [store, step.number] };
+  }
   if (step.kind === "store") {
     return {
       kernel: "store",
