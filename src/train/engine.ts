@@ -3,11 +3,9 @@ import { InternalError, RunError } from "../base/errors.ts";
 import { pieceInMemory, type StatePiece } from "../base/pieces.ts";
 import { elementCount } from "../base/shape.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
-import type { Graph } from "../graph/graph.ts";
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
-import type { LocalParameter } from "../parallel/local_parameter.ts";
 import {
   isFirstReplica,
   isShared,
@@ -38,6 +36,7 @@ import {
   updateGraph,
 } from "./programs.ts";
 import type { Rank } from "./rank.ts";
+import { createSharding, type ProgramSharding, wholeProgram } from "./sharding.ts";
 import { type RunnerContext, SingleProgramRunner } from "./single_program.ts";
 import { assembleParameter, forEachRun } from "./state_pieces.ts";
 
@@ -66,9 +65,8 @@ export interface EngineOptions {
   readonly rank?: Rank;
   /** How states are partitioned over ranks; not at all by default. */
   readonly zero?: ZeroSettings;
-  /** What this rank holds of the parameters, and what sharding makes of a recorded graph; all of them by default. */
-  readonly locals?: readonly LocalParameter[];
-  readonly shard?: (graph: Graph) => Graph;
+  /** How programs are split over the tensor and sequence axes; as the model says by default. */
+  readonly sharding?: ProgramSharding;
   /** What runs micro-batches; one program forward and backward by default. */
   readonly createRunner?: (context: RunnerContext) => MicroBatchRunner;
 }
@@ -125,7 +123,10 @@ export class TrainingEngine {
     const zero = options.zero ?? defaultZeroSettings;
     this.#options = options;
     const whole = wholeModel(parameters, rank?.mesh, zero);
-    this.#split = { ...whole, locals: options.locals ?? whole.locals };
+    const sharding =
+      options.sharding ??
+      (rank && createSharding(parameters, language.sharding ?? [], rank.mesh, { attention: "heads" }));
+    this.#split = { ...whole, locals: sharding?.locals ?? whole.locals };
     this.layout = layOutParameters(parameters, options.decays, options.isFrozen, this.#split);
     this.lossScale = options.lossScale === undefined ? undefined : new LossScale(options.lossScale);
     const { elements } = this.layout;
@@ -151,7 +152,7 @@ export class TrainingEngine {
       bindings: this.#bindings,
       passes: this.#passes(zero),
       groups,
-      shard: options.shard ?? ((graph) => graph),
+      shard: sharding?.shard ?? wholeProgram,
     });
     if (accumulates) this.#clear = backend.compile(clearGraph(this.layout));
     this.#norm = backend.compile(normGraph(this.#squared));

@@ -32,6 +32,8 @@ export interface TinyTraining {
   readonly frozen?: (name: string) => boolean;
   readonly lossScale?: LossScaleSettings;
   readonly steps?: number;
+  /** Keys of the model's config that differ. */
+  readonly model?: Readonly<Record<string, unknown>>;
 }
 
 /** What came out of it, the same on every rank. */
@@ -81,7 +83,7 @@ export async function trainTiny(
   ranks: readonly TrainingRank[],
   options: TinyTraining = {},
 ): Promise<TinyOutcome> {
-  const outcomes = await Promise.all(ranks.map((rank) => trainOne(rank, ranks.length, options)));
+  const outcomes = await Promise.all(ranks.map((rank) => trainOne(rank, options)));
   const [first] = outcomes as [Awaited<ReturnType<typeof trainOne>>];
   return {
     ...first,
@@ -90,15 +92,17 @@ export async function trainTiny(
   };
 }
 
-async function trainOne({ rank: member, backend }: TrainingRank, worldSize: number, options: TinyTraining) {
+async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTraining) {
   const { accumulation = 1, steps = 3, tied = false, layers = 2 } = options;
   const zero = { ...defaultZeroSettings, persistenceThreshold: 30, ...options.zero };
   const rank = await joinSubgroups(member, zero);
   const space = ParameterSpace.create();
   const family = familyOf(config, "test");
-  const sizes = { ...config, tie_word_embeddings: tied, num_hidden_layers: layers };
+  const sizes = { ...config, tie_word_embeddings: tied, num_hidden_layers: layers, ...options.model };
   const language = family.build(sizes, space, "test");
-  const rows = rowsOfStep / (worldSize * accumulation);
+  // Ranks that differ in other axes share their rows.
+  const { data } = rank.mesh.place;
+  const rows = rowsOfStep / (rank.mesh.sizes.data * accumulation);
   const engine = new TrainingEngine({
     backend,
     language,
@@ -123,7 +127,7 @@ async function trainOne({ rank: member, backend }: TrainingRank, worldSize: numb
   for (let step = 0; step < steps; step++) {
     const sequences = rowsAt(step);
     const batches = Array.from({ length: accumulation }, (_, index) => {
-      const start = (rank.world.rank * accumulation + index) * rows;
+      const start = (data * accumulation + index) * rows;
       return packSequences(sequences.slice(start, start + rows), language.facts);
     });
     const result = await engine.step(batches, { learningRate: 0.01 });
