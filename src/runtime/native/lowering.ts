@@ -1,7 +1,7 @@
 import { dtypeCode } from "../../base/dtype.ts";
 import { InternalError } from "../../base/errors.ts";
 import { blockTypes, type QuantizedParameter } from "../../base/quantized_format.ts";
-import type { KernelStep, ProgramTensor, Step } from "../../compiler/plan/program.ts";
+import type { KernelStep, ProgramTensor, StoreStep, TransferStep } from "../../compiler/plan/program.ts";
 import { type Expression, elementwiseOpcodes } from "../../graph/expression.ts";
 import {
   type AttentionAttributes,
@@ -174,11 +174,11 @@ const lowerings: { readonly [Op in OpName]: Lowering<Op> } = {
 };
 
 /**
- * The kernel call of a step.
+ * The kernel call of a step that is one.
  * @param stores the numbers of the stores, by name.
  */
 export function lowerStep(
-  step: Step,
+  step: KernelStep | StoreStep | TransferStep,
   tensors: readonly ProgramTensor[],
   stores: ReadonlyMap<string, number> = new Map(),
 ): KernelCall {
