@@ -6,7 +6,14 @@ import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
-import { keptElements, keptRange, ownStart, type Share } from "../parallel/zero/partition.ts";
+import {
+  isFirstReplica,
+  isShared,
+  keptElements,
+  keptRange,
+  ownStart,
+  type Share,
+} from "../parallel/zero/partition.ts";
 import { partitionStates } from "../parallel/zero/pass.ts";
 import { defaultZeroSettings, type ZeroSettings } from "../parallel/zero/settings.ts";
 import type { Backend, Executable, MemoryPlan } from "../runtime/backend.ts";
@@ -353,15 +360,16 @@ export class TrainingEngine {
   }
 
   /** Whether no rank that counts holds the same of a parameter as this one. */
-  #contributes({ local, group, parameter }: PlacedParameter): boolean {
+  #contributes(placed: PlacedParameter): boolean {
+    const { local, group, parameter } = placed;
     const { place } = this.#split.mesh;
     if (!local.replicatedOver.every((axis) => place[axis] === 0)) return false;
-    return parameter === "part" || group.rank === 0;
+    return isFirstReplica(placed) && (parameter === "part" || group.rank === 0);
   }
 
   #passes(zero: ZeroSettings): RunnerContext["passes"] {
     const { parameters } = this.layout;
-    if ([...parameters.values()].every(({ group }) => group.size === 1)) return [];
+    if ([...parameters.values()].every((placed) => !isShared(placed))) return [];
     const gradients = new Map([...parameters].map(([name, placed]) => [gradientName(name), placed]));
     const leaves = {
       parameterOf: (leaf: string) => parameters.get(leaf),
@@ -377,7 +385,7 @@ export class TrainingEngine {
     return [...this.layout.parameters.values()].flatMap((placed): SquaredStretch[] => {
       const { decayGroup, gradientStart, gradient, part, local } = placed;
       const counts = local.replicatedOver.every((axis) => mesh.place[axis] === 0);
-      if (decayGroup === undefined || !counts) return [];
+      if (decayGroup === undefined || !counts || !isFirstReplica(placed)) return [];
       return [
         { name: `of ${local.name}`, gradientStart: gradientStart + ownStart(placed, gradient), length: part },
       ];

@@ -10,6 +10,7 @@ import type { Backend } from "../../src/runtime/backend.ts";
 import { type StateBytes, TrainingEngine } from "../../src/train/engine.ts";
 import type { LossScaleSettings } from "../../src/train/loss_scale.ts";
 import type { Rank } from "../../src/train/rank.ts";
+import { joinSubgroups } from "../../src/train/subgroups.ts";
 
 /** One of the ranks that train together. */
 export interface TrainingRank {
@@ -91,8 +92,10 @@ export async function trainTiny(
   };
 }
 
-async function trainOne({ rank, backend }: TrainingRank, options: TinyTraining) {
+async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTraining) {
   const { accumulation = 1, steps = 3, tied = false, layers = 2 } = options;
+  const zero = { ...defaultZeroSettings, persistenceThreshold: 30, ...options.zero };
+  const rank = await joinSubgroups(member, zero);
   const space = ParameterSpace.create();
   const family = familyOf(config, "test");
   const sizes = { ...config, tie_word_embeddings: tied, num_hidden_layers: layers, ...options.model };
@@ -115,7 +118,7 @@ async function trainOne({ rank, backend }: TrainingRank, options: TinyTraining) 
     recompute: options.recompute ?? { mode: "none" },
     ...(options.lossScale === undefined ? {} : { lossScale: options.lossScale }),
     rank,
-    zero: { ...defaultZeroSettings, persistenceThreshold: 30, ...options.zero },
+    zero,
   });
   await engine.initialize(5);
   const losses: number[] = [];
