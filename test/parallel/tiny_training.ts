@@ -148,8 +148,8 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
     norms.push(result.gradientNorm);
     skipped.push(result.skipped);
   }
-  // Rank 0's: each has its own rows.
-  const evaluation = await engine.evaluate(packSequences(rowsAt(99).slice(0, rows), language.facts));
+  const validation = rowsAt(99).slice(rank.world.rank * rows, (rank.world.rank + 1) * rows);
+  const evaluation = await engine.evaluate(packSequences(validation, language.facts));
   const parameters = new Map<string, Float32Array>();
   for (const name of space.table.keys()) parameters.set(name, (await engine.gatherParameter(name)).slice());
   return { losses, norms, skipped, evaluation, parameters, bytes: engine.stateBytes, engine };
