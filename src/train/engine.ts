@@ -124,8 +124,7 @@ export class TrainingEngine {
     this.#options = options;
     const whole = wholeModel(parameters, rank?.mesh, zero);
     const sharding =
-      options.sharding ??
-      (rank && createSharding(parameters, language.sharding ?? [], rank.mesh, { attention: "heads" }));
+      options.sharding ?? (rank && createSharding(parameters, language.sharding ?? [], rank.mesh));
     this.#split = { ...whole, locals: sharding?.locals ?? whole.locals };
     this.layout = layOutParameters(parameters, options.decays, options.isFrozen, this.#split);
     this.lossScale = options.lossScale === undefined ? undefined : new LossScale(options.lossScale);
