@@ -6,6 +6,7 @@ import type { Graph } from "../graph/graph.ts";
 import type { Backend, Bindings, Executable, MemoryPlan, RunOptions } from "../runtime/backend.ts";
 import type { ProcessGroup } from "../runtime/group.ts";
 import type { MicroBatchResult, MicroBatchRunner, TrainingBatch } from "./micro_batches.ts";
+import type { Offload } from "./offload/states.ts";
 import { accumulateGraph, evaluationGraph, type TrainedModel } from "./programs.ts";
 
 /** What a runner of micro-batches gets from the engine. */
@@ -23,6 +24,8 @@ export interface RunnerContext {
   /** What splits programs over the ranks that hold the same parameters; and the groups of its collectives. */
   readonly passes: readonly Pass[];
   readonly groups: ReadonlyMap<string, ProcessGroup>;
+  /** What lies on disk of the parameters and gradients. */
+  readonly offload?: Offload;
   /** What sharding makes of a recorded graph. */
   readonly shard: (graph: Graph) => Graph;
 }
@@ -86,8 +89,8 @@ export class SingleProgramRunner implements MicroBatchRunner {
   }
 
   #compile(graph: Graph): Executable {
-    const { backend, recompute, passes, groups, shard } = this.#context;
-    return backend.compile(shard(graph), { recompute, passes, groups });
+    const { backend, recompute, passes, groups, shard, offload } = this.#context;
+    return backend.compile(shard(graph), { recompute, passes, groups, ...offload });
   }
 
   #bind(batch: TrainingBatch, weight: Float32Array): Record<string, TensorData> {

@@ -9,6 +9,7 @@ import { defaultZeroSettings, type ZeroSettings } from "../../src/parallel/zero/
 import type { Backend } from "../../src/runtime/backend.ts";
 import { type StateBytes, TrainingEngine } from "../../src/train/engine.ts";
 import type { LossScaleSettings } from "../../src/train/loss_scale.ts";
+import type { OffloadSettings } from "../../src/train/offload/settings.ts";
 import type { Rank } from "../../src/train/rank.ts";
 
 /** One of the ranks that train together. */
@@ -31,6 +32,7 @@ export interface TinyTraining {
   readonly frozen?: (name: string) => boolean;
   readonly lossScale?: LossScaleSettings;
   readonly steps?: number;
+  readonly offload?: OffloadSettings;
 }
 
 /** What came out of it, the same on every rank. */
@@ -111,6 +113,7 @@ async function trainOne({ rank, backend }: TrainingRank, worldSize: number, opti
     recompute: options.recompute ?? { mode: "none" },
     ...(options.lossScale === undefined ? {} : { lossScale: options.lossScale }),
     rank,
+    ...(options.offload === undefined ? {} : { offload: options.offload }),
     zero: { ...defaultZeroSettings, persistenceThreshold: 30, ...options.zero },
   });
   await engine.initialize(5);

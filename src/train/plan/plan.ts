@@ -122,7 +122,9 @@ export function planTraining(parts: PlanParts): TrainingPlan {
   const { backend } = parts;
   const programs: Programs = {
     train: backend.compile(graph, { recompute }),
-    clear: accumulates ? backend.compile(clearGraph(layout)) : undefined,
+    clear: accumulates
+      ? backend.compile(clearGraph([{ name: "all", gradientStart: 0, length: layout.elements.gradients }]))
+      : undefined,
     norm: backend.compile(normGraph(layout.sweeps)),
     update: backend.compile(updateGraph(layout, createOptimizer(config.optimizer))),
     evaluate:
