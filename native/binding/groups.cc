@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "binding/completions.h"
 #include "binding/values.h"
 #include "comm/local_group.h"
 
@@ -10,32 +11,17 @@ namespace slipstream::binding {
 
 namespace {
 
-struct Pending;
-
 // What an opaque group of JavaScript holds. It lives on JavaScript's thread; calls under way keep it alive.
 struct Handle {
   std::shared_ptr<comm::Group> group;
-  napi_threadsafe_function settle = nullptr;
   int pending = 0;
   bool leaving = false, left = false;
 };
 
-// A collective under way.
-struct Pending {
-  Handle* handle = nullptr;
-  napi_deferred deferred = nullptr;
-  napi_ref keep_alive = nullptr;  // the group and the memory of the operands
-  std::vector<Tensor> inputs, outputs;
-  std::vector<int64_t> send_counts, receive_counts;
-  std::vector<std::string> received;
-  comm::CollectiveCall call;
-  std::exception_ptr failure;
-};
-
-Handle& read_handle(napi_env env, napi_value value) {
-  void* handle = nullptr;
-  check(napi_get_value_external(env, value, &handle), "expected a process group");
-  return *static_cast<Handle*>(handle);
+void leave_if_idle(Handle& handle) {
+  if (!handle.leaving || handle.left || handle.pending > 0) return;
+  handle.left = true;
+  handle.group->leave();
 }
 
 napi_value make_received(napi_env env, const std::vector<std::string>& received) {
@@ -53,49 +39,47 @@ napi_value make_received(napi_env env, const std::vector<std::string>& received)
   return array;
 }
 
-void leave_if_idle(Handle& handle) {
-  if (!handle.leaving || handle.left || handle.pending > 0) return;
-  handle.left = true;
-  handle.group->leave();
+napi_value undefined(napi_env env) {
+  napi_value value;
+  check(napi_get_undefined(env, &value), "undefined");
+  return value;
 }
 
-// On JavaScript's thread, for a call that has ended; without `env` where the process is ending.
-void settle(napi_env env, napi_value, void*, void* data) {
-  std::unique_ptr<Pending> pending(static_cast<Pending*>(data));
-  if (env == nullptr) return;
-  Handle& handle = *pending->handle;
-  if (--handle.pending == 0) napi_unref_threadsafe_function(env, handle.settle);
-  leave_if_idle(handle);
-  if (pending->failure != nullptr) {
-    napi_reject_deferred(env, pending->deferred, make_error(env, pending->failure));
-  } else {
-    napi_value result;
-    if (pending->call.received != nullptr) {
-      result = make_received(env, pending->received);
+// A collective under way.
+struct Pending : Completion {
+  Handle* handle = nullptr;
+  napi_deferred deferred = nullptr;
+  napi_ref keep_alive = nullptr;  // the group and the memory of the operands
+  std::vector<Tensor> inputs, outputs;
+  std::vector<int64_t> send_counts, receive_counts;
+  std::vector<std::string> received;
+  comm::CollectiveCall call;
+  std::exception_ptr failure;
+
+  void settle(napi_env env) override {
+    handle->pending--;
+    leave_if_idle(*handle);
+    if (failure != nullptr) {
+      napi_reject_deferred(env, deferred, make_error(env, failure));
     } else {
-      napi_get_undefined(env, &result);
+      const bool exchanged = call.received != nullptr;
+      napi_resolve_deferred(env, deferred, exchanged ? make_received(env, received) : undefined(env));
     }
-    napi_resolve_deferred(env, pending->deferred, result);
+    napi_delete_reference(env, keep_alive);
   }
-  napi_delete_reference(env, pending->keep_alive);
+  void stop() override { handle->group->abort("its process is ending"); }
+};
+
+Handle& read_handle(napi_env env, napi_value value) {
+  void* handle = nullptr;
+  check(napi_get_value_external(env, value, &handle), "expected a process group");
+  return *static_cast<Handle*>(handle);
 }
 
-// The process (or its worker) ends: nobody may be left waiting on a lane, and no lane may call back later.
-void end_with_environment(void* data) {
-  Handle& handle = *static_cast<Handle*>(data);
-  if (handle.pending > 0) handle.group->abort("its process is ending");
-  handle.leaving = true;
-  leave_if_idle(handle);
-  comm::Lane& lane = handle.group->lane();
-  lane.wait(lane.submit([] {}));
-}
-
-void finalize(napi_env env, void* data, void*) {
-  std::unique_ptr<Handle> handle(static_cast<Handle*>(data));
-  napi_remove_env_cleanup_hook(env, end_with_environment, handle.get());
+void finalize(napi_env, void* data, void*) {
+  const std::unique_ptr<Handle> handle(static_cast<Handle*>(data));
   handle->leaving = true;
   leave_if_idle(*handle);
-  napi_release_threadsafe_function(handle->settle, napi_tsfn_release);
 }
 
 std::vector<Tensor> read_tensors(napi_env env, napi_value array) {
@@ -114,12 +98,6 @@ std::vector<int64_t> read_integers(napi_env env, napi_value array) {
   std::vector<int64_t> integers;
   for (double number : read_numbers(env, array)) integers.push_back(static_cast<int64_t>(number));
   return integers;
-}
-
-napi_value undefined(napi_env env) {
-  napi_value value;
-  check(napi_get_undefined(env, &value), "undefined");
-  return value;
 }
 
 }  // namespace
@@ -142,12 +120,6 @@ napi_value make_error(napi_env env, const std::exception_ptr& error) {
 napi_value make_group(napi_env env, std::shared_ptr<comm::Group> group) {
   auto handle = std::make_unique<Handle>();
   handle->group = std::move(group);
-  check(napi_create_threadsafe_function(env, nullptr, nullptr, make_string(env, "slipstream group"), 0, 1,
-                                        nullptr, nullptr, nullptr, settle, &handle->settle),
-        "threadsafe function");
-  check(napi_unref_threadsafe_function(env, handle->settle), "unref");
-  // Hooks run in reverse: this one before the function's own.
-  check(napi_add_env_cleanup_hook(env, end_with_environment, handle.get()), "cleanup hook");
   napi_value external;
   check(napi_create_external(env, handle.get(), finalize, nullptr, &external), "external");
   handle.release();
@@ -243,13 +215,13 @@ napi_value run_collective(napi_env env, napi_callback_info info) {
     check(napi_set_element(env, keep, 1, values[2]), "element");
     check(napi_set_element(env, keep, 2, values[3]), "element");
     check(napi_create_reference(env, keep, 1, &pending->keep_alive), "reference");
-    if (handle.pending++ == 0) check(napi_ref_threadsafe_function(env, handle.settle), "ref");
+    handle.pending++;
     Pending* const owned = pending.release();
+    expect_completion(env, owned);
     handle.group->lane().submit([owned] { owned->handle->group->run(owned->call); },
-                                [owned](std::exception_ptr failure) {
+                                [env, owned](std::exception_ptr failure) {
                                   owned->failure = std::move(failure);
-                                  napi_call_threadsafe_function(owned->handle->settle, owned,
-                                                                napi_tsfn_nonblocking);
+                                  post_completion(env, owned);
                                 });
     return promise;
   });

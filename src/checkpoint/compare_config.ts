@@ -2,10 +2,20 @@ import { ConfigError } from "../base/errors.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "./json.ts";
 
 /** One key on which two configs differ. */
-interface Contradiction {
+export interface ConfigDifference {
   readonly path: string;
+  /** Undefined where it is not set. */
   readonly saved: JsonValue | undefined;
   readonly current: JsonValue | undefined;
+}
+
+/** Every key on which two configs differ, except ignored paths and what is below them. */
+export function configDifferences(
+  saved: JsonObject,
+  current: JsonObject,
+  ignoredPaths: Iterable<string> = [],
+): ConfigDifference[] {
+  return [...differences(saved, current, "", new Set(ignoredPaths))];
 }
 
 /**
@@ -18,12 +28,12 @@ export function compareConfig(
   current: JsonObject,
   ignoredPaths: Iterable<string> = [],
 ): void {
-  const contradictions = [...differences(saved, current, "", new Set(ignoredPaths))];
+  const contradictions = configDifferences(saved, current, ignoredPaths);
   if (contradictions.length === 0) return;
   const keys = contradictions.length === 1 ? "1 key" : `${contradictions.length} keys`;
   const lines = contradictions.map(
     ({ path, saved, current }) =>
-      `    ${path}: ${show(saved)} in the checkpoint, ${show(current)} in the config`,
+      `    ${path}: ${showSetting(saved)} in the checkpoint, ${showSetting(current)} in the config`,
   );
   throw new ConfigError(
     "config_contradicts_checkpoint",
@@ -37,7 +47,7 @@ function* differences(
   current: JsonValue | undefined,
   path: string,
   ignored: ReadonlySet<string>,
-): Generator<Contradiction> {
+): Generator<ConfigDifference> {
   if (ignored.has(path) || saved === current) return;
   if (isJsonObject(saved) && isJsonObject(current)) {
     for (const key of new Set([...Object.keys(saved), ...Object.keys(current)])) {
@@ -59,7 +69,8 @@ function valueAt(object: JsonObject, key: string): JsonValue | undefined {
   return Object.hasOwn(object, key) ? object[key] : undefined;
 }
 
-function show(value: JsonValue | undefined): string {
+/** A setting in words, cut where it is long. */
+export function showSetting(value: JsonValue | undefined): string {
   if (value === undefined) return "not set";
   const text = JSON.stringify(value);
   return text.length > 100 ? `${text.slice(0, 100)}…` : text;

@@ -3,7 +3,7 @@
 export { agree, type Ranks } from "./agreement.ts";
 export { removeLeftovers, writeFileAtomically, writeFolderAtomically } from "./atomic.ts";
 export { type CheckOptions, checkNames } from "./check_names.ts";
-export { compareConfig } from "./compare_config.ts";
+export { type ConfigDifference, compareConfig, configDifferences, showSetting } from "./compare_config.ts";
 export { convertDType, convertInto } from "./convert.ts";
 export { asReadError } from "./file_errors.ts";
 export { isJsonObject, type JsonObject, type JsonValue, readJsonObject } from "./json.ts";

@@ -67,6 +67,9 @@ export interface AttentionBlockAttributes extends AttentionAttributes {
   readonly fraction: number;
 }
 
+/** The logsumexp of a query that has seen no key yet: finite, so that a search for what is not passes it over. */
+export const nothingSeen = -1e30;
+
 /** Which results of `attention_block_gradient` are added to operands; positions are the native codes. */
 export const blockGradientSums = ["none", "queries", "keys"] as const;
 export type BlockGradientSums = (typeof blockGradientSums)[number];
@@ -199,7 +202,7 @@ export interface OpAttributes {
    * 2310.01889): q [queries, heads, size], k and v [keys, groups, size], the place of each query and key among all
    * tokens (i32; -1: padding), offsets of the sequences among all tokens, and, where other blocks were attended to
    * before, their result (f32) and logsumexp, which go on from there. Results: out in `dtype` and logsumexp f32
-   * [heads, queries], 0 and minus infinity for a query that has seen no key yet.
+   * [heads, queries], 0 and `nothingSeen` for a query that has seen no key yet.
    */
   attention_block: AttentionBlockAttributes & { readonly dtype: DType };
   /**

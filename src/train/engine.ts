@@ -3,11 +3,9 @@ import { InternalError, RunError } from "../base/errors.ts";
 import type { StatePiece } from "../base/pieces.ts";
 import { elementCount } from "../base/shape.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
-import type { Graph } from "../graph/graph.ts";
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
-import type { LocalParameter } from "../parallel/local_parameter.ts";
 import { keptElements, keptRange, ownStart, type Share } from "../parallel/zero/partition.ts";
 import { partitionStates } from "../parallel/zero/pass.ts";
 import { defaultZeroSettings, type ZeroSettings } from "../parallel/zero/settings.ts";
@@ -34,6 +32,7 @@ import {
   updateGraph,
 } from "./programs.ts";
 import type { Rank } from "./rank.ts";
+import { createSharding, type ProgramSharding, wholeProgram } from "./sharding.ts";
 import { type RunnerContext, SingleProgramRunner } from "./single_program.ts";
 import { assembleParameter, forEachRun } from "./state_pieces.ts";
 import { sumOverRanks } from "./sum_over_ranks.ts";
@@ -63,9 +62,8 @@ export interface EngineOptions {
   readonly rank?: Rank;
   /** How states are partitioned over ranks; not at all by default. */
   readonly zero?: ZeroSettings;
-  /** What this rank holds of the parameters, and what sharding makes of a recorded graph; all of them by default. */
-  readonly locals?: readonly LocalParameter[];
-  readonly shard?: (graph: Graph) => Graph;
+  /** How programs are split over the tensor and sequence axes; as the model says by default. */
+  readonly sharding?: ProgramSharding;
   /** What of the states lies on disk; nothing by default. */
   readonly offload?: OffloadSettings;
   /** What runs micro-batches; one program forward and backward by default. */
@@ -124,8 +122,11 @@ export class TrainingEngine {
     const zero = options.zero ?? defaultZeroSettings;
     this.#options = options;
     const whole = wholeModel(parameters, rank?.mesh, zero);
-    this.#split = { ...whole, locals: options.locals ?? whole.locals };
     const { offload } = options;
+    const sharding =
+      options.sharding ??
+      (rank && createSharding(parameters, language.sharding ?? [], rank.mesh, { attention: "heads" }));
+    this.#split = { ...whole, locals: sharding?.locals ?? whole.locals };
     this.layout = layOutParameters(parameters, options.decays, options.isFrozen, this.#split, {
       ...(offload === undefined ? {} : { alignment: tieredAlignment, longestSweep: offload.subGroup }),
     });
@@ -151,7 +152,7 @@ export class TrainingEngine {
       bindings: this.#bindings,
       passes: this.#passes(zero),
       groups,
-      shard: options.shard ?? ((graph) => graph),
+      shard: sharding?.shard ?? wholeProgram,
       offload: this.#states.computeOffload,
     });
     if (accumulates) this.#clear = backend.compile(clearGraph(this.#cleared), stateOffload);

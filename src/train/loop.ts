@@ -2,6 +2,9 @@ import { join } from "node:path";
 import { StreamDecoder } from "../data/index.ts";
 import { generate, Model } from "../models/index.ts";
 import type { Backend } from "../runtime/backend.ts";
+import type { ProcessGroup } from "../runtime/group.ts";
+import { onAnyRank, onRankZero, sumOverRanks } from "./agreement.ts";
+import { batchRanks, describeMesh, type TrainConfig } from "./config/index.ts";
 import {
   combineSinks,
   createLossChart,
@@ -11,7 +14,8 @@ import {
   readMetrics,
   type StepMetrics,
 } from "./metrics/index.ts";
-import { type RunProgress, saveRun, saveTrainedModel } from "./saving.ts";
+import type { Rank } from "./rank.ts";
+import { gatheringParameters, type RunProgress, saveRun, saveTrainedModel } from "./saving.ts";
 import { parameterCount, type TrainingParts, totalSteps } from "./setup.ts";
 import type { TrainingView, ViewState } from "./view/index.ts";
 
@@ -36,8 +40,10 @@ export interface LoopOptions {
   readonly progress: RunProgress;
   /** The checkpoint that the run goes on from; undefined for a run from the start. */
   readonly resumedFrom: string | undefined;
-  /** Asked after every step whether to stop. */
+  /** Asked after every step whether to stop; all ranks stop where one is to. */
   readonly interrupted: () => boolean;
+  /** Called before every step. */
+  readonly beforeStep: (step: number) => void | Promise<void>;
 }
 
 /** How many losses the view's curve shows. */
@@ -49,6 +55,8 @@ export class TrainingLoop {
   readonly #options: LoopOptions;
   readonly #sink: MetricsSink;
   readonly #total: number;
+  /** Whether this rank prints and writes for all. */
+  readonly #leads: boolean;
   readonly #losses: number[] = [];
   #step: number;
   #tokens: number;
@@ -73,15 +81,17 @@ export class TrainingLoop {
       this.#checkpoint = options.resumedFrom;
     }
     this.#total = totalSteps(parts.config, parts.batch, parts.dataset);
-    this.#sink = this.#openSinks();
+    this.#leads = parts.rank === undefined || parts.rank.world.rank === 0;
+    this.#sink = this.#leads ? this.#openSinks() : combineSinks([]);
   }
 
   /** @throws RunError where a result is not finite or a file cannot be written; what was saved stays. */
   async run(): Promise<RunOutcome> {
     const { backend, view } = this.#options;
-    this.#peak = await backend.measurePeak?.(this.#parts.dtype === "bf16" ? "bf16" : "f32");
     let outcome: RunOutcome;
     try {
+      if (this.#leads)
+        this.#peak = await backend.measurePeak?.(this.#parts.dtype === "bf16" ? "bf16" : "f32");
       outcome = await this.#finish(await this.#trainSteps());
     } catch (error) {
       this.#closeAfterFailure();
@@ -93,12 +103,23 @@ export class TrainingLoop {
     return outcome;
   }
 
+  get #world(): ProcessGroup | undefined {
+    return this.#parts.rank?.world;
+  }
+
+  /** Ranks that each compute rows of their own. */
+  get #batchRanks(): number {
+    const { rank } = this.#parts;
+    return rank === undefined ? 1 : batchRanks(rank.mesh.sizes);
+  }
+
   async #trainSteps(): Promise<RunOutcome["reason"]> {
     while (this.#step < this.#total) {
+      await this.#options.beforeStep(this.#step + 1);
       await this.#trainStep();
       const reached = await this.#reachedLoss();
       await this.#checkpointWhenDue();
-      if (this.#options.interrupted()) return "interrupted";
+      if (await onAnyRank(this.#world, this.#options.interrupted())) return "interrupted";
       if (reached) return "reached_loss";
     }
     return "finished";
@@ -125,12 +146,14 @@ export class TrainingLoop {
     const seconds = (performance.now() - started) / 1000;
     this.#step++;
     this.#elapsed += seconds;
-    const tokens = batches.reduce((sum, { tokens }) => sum + tokens.length, 0);
+    // Every rank's micro-batches are of one size.
+    const tokens = this.#batchRanks * batches.reduce((sum, { tokens }) => sum + tokens.length, 0);
     this.#tokens += tokens;
     this.#stepSeconds = this.#stepSeconds === 0 ? seconds : 0.9 * this.#stepSeconds + 0.1 * seconds;
     this.#losses.push(result.loss);
     if (this.#losses.length > shownLosses) this.#losses.shift();
-    const flops = engine.modelFlops * batch.accumulationSteps;
+    const flops = engine.modelFlops * batch.accumulationSteps * this.#batchRanks;
+    const peak = this.#peak === undefined ? undefined : this.#peak * (this.#world?.size ?? 1);
     const metrics: StepMetrics = {
       step: this.#step,
       loss: result.loss,
@@ -140,7 +163,7 @@ export class TrainingLoop {
       tokens_per_second: tokens / seconds,
       step_seconds: seconds,
       memory_bytes: process.memoryUsage.rss(),
-      model_flops_utilisation: this.#peak === undefined ? undefined : flops / seconds / this.#peak,
+      model_flops_utilisation: peak === undefined ? undefined : flops / seconds / peak,
       loss_scale: engine.lossScale?.scale,
       skipped_steps: engine.lossScale?.skipped,
       momentum,
@@ -151,7 +174,9 @@ export class TrainingLoop {
     this.#show();
     const evaluationLoss = this.#due(config.evaluation.every_steps) ? await this.#evaluate() : undefined;
     this.#sink.record({ ...metrics, evaluation_loss: evaluationLoss });
-    if (config.samples !== undefined && this.#due(config.samples.every_steps)) await this.#writeSamples();
+    if (config.samples !== undefined && this.#due(config.samples.every_steps)) {
+      await this.#writeSamples();
+    }
     if (config.wall_clock_breakdown && this.#step % config.steps_per_print === 0) {
       const outside = seconds - dataSeconds - result.kernelSeconds;
       this.#options.view.note(
@@ -170,16 +195,17 @@ export class TrainingLoop {
     const { dataset, engine, config } = this.#parts;
     if (dataset.validation === undefined) return undefined;
     this.#show("evaluating");
-    const { max_batches: maximumBatches } = config.evaluation;
+    const { max_batches: most } = config.evaluation;
+    const limits = most === undefined ? {} : { maximumBatches: Math.ceil(most / this.#batchRanks) };
     let sum = 0;
-    let targets = 0;
-    for await (const batch of dataset.validation.onePass(
-      maximumBatches === undefined ? {} : { maximumBatches },
-    )) {
+    let ownTargets = 0;
+    for await (const batch of dataset.validation.onePass(limits)) {
       sum += await engine.evaluate(batch);
-      targets += batch.targetCount;
+      ownTargets += batch.targetCount;
     }
     engine.releaseEvaluation();
+    const { rank } = this.#parts;
+    const [targets = 0] = await sumOverRanks(rank, [{ value: ownTargets, counts: hasOwnRows(rank) }]);
     if (targets === 0) {
       this.#options.view.note("the batches of this evaluation hold nothing to predict");
       return undefined;
@@ -194,13 +220,25 @@ export class TrainingLoop {
     const { samples, seed } = this.#parts.config;
     if (samples === undefined) return;
     this.#show("writing a sample");
-    const { tokenizer, family, modelConfig, language, parameters, engine, dtype } = this.#parts;
+    const weights = new Map<string, Float32Array>();
+    await gatheringParameters(this.#parts, async (valuesOf) => {
+      for (const name of this.#parts.parameters.keys()) weights.set(name, await valuesOf(name));
+    });
+    await onRankZero(this.#world, () => this.#continuePrompts(samples, seed, weights));
+  }
+
+  async #continuePrompts(
+    samples: NonNullable<TrainConfig["samples"]>,
+    seed: number,
+    weights: ReadonlyMap<string, Float32Array>,
+  ): Promise<void> {
+    const { tokenizer, family, modelConfig, language, parameters, dtype } = this.#parts;
     const model = new Model({
       family,
       config: modelConfig,
       language,
       parameters,
-      weights: engine.weights,
+      weights,
       backend: this.#options.backend,
       // Half-precision caches gain nothing here: samples are short.
       dtype: dtype === "f16" ? "f32" : dtype,
@@ -305,7 +343,9 @@ export class TrainingLoop {
     const { family, parameters, dtype, config } = this.#parts;
     const millions = parameterCount(parameters) / 1e6;
     const data = Array.isArray(config.data.train) ? `${config.data.train.length} sources` : config.data.train;
-    return `${family.type} ${millions.toFixed(millions < 10 ? 1 : 0)}M ${dtype} on ${data}`;
+    const { rank } = this.#parts;
+    const mesh = rank === undefined ? "" : `, ${describeMesh(rank.mesh.sizes)}`;
+    return `${family.type} ${millions.toFixed(millions < 10 ? 1 : 0)}M ${dtype} on ${data}${mesh}`;
   }
 
   #openSinks(): MetricsSink {
@@ -325,6 +365,13 @@ export class TrainingLoop {
     }
     return combineSinks(sinks);
   }
+}
+
+/** Whether no rank before this one computes the same rows. */
+function hasOwnRows(rank: Rank | undefined): boolean {
+  if (rank === undefined) return true;
+  const { tensor, sequence, pipeline } = rank.mesh.place;
+  return tensor === 0 && sequence === 0 && pipeline === 0;
 }
 
 function milliseconds(seconds: number): string {

@@ -16,7 +16,7 @@ import type { ParameterLayout, PlacedParameter } from "./layout.ts";
 export interface TrainedModel {
   readonly language: LanguageModel;
   readonly parameters: ParameterTable;
-  readonly layout: ParameterLayout;
+  readonly layout: Pick<ParameterLayout, "frozen">;
   /** The dtype of activations. */
   readonly dtype: DType;
 }

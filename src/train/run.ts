@@ -1,13 +1,18 @@
-import { existsSync, readdirSync } from "node:fs";
-import { join } from "node:path";
-import { ConfigError } from "../base/errors.ts";
-import { acquireRunLock, compareConfig, type JsonObject, latestCheckpoint } from "../checkpoint/index.ts";
+import { ConfigError, DataError, FileFormatError, InternalError } from "../base/errors.ts";
+import { acquireRunLock, type JsonObject } from "../checkpoint/index.ts";
+import { Mesh, type MeshAxis } from "../parallel/mesh.ts";
 import type { Backend } from "../runtime/backend.ts";
-import { loadConfig, type TrainConfig } from "./config/index.ts";
+import type { EmulatedLink, ProcessGroup } from "../runtime/group.ts";
+import { requireSameRun } from "./agreement.ts";
+import { type BatchSizes, describeMesh, loadConfig, resolveMesh, type TrainConfig } from "./config/index.ts";
 import { type RunOutcome, TrainingLoop } from "./loop.ts";
-import { checkpointFolder, type RunProgress, restoreRun, savedConfig } from "./saving.ts";
+import { joinMesh, type Rank } from "./rank.ts";
+import { batchOfRun, checkpointToResume, fewerRanks, hasCheckpoint, requireRanks } from "./resuming.ts";
+import { type RankLauncher, type RankResources, runRanks, type WorldOptions } from "./run_ranks.ts";
+import { type RunProgress, restoreRun } from "./saving.ts";
 import { setUpTraining, type TrainingParts } from "./setup.ts";
-import { createTrainingView, type TrainingView } from "./view/index.ts";
+import { type SharedParts, shareParts } from "./shared_parts.ts";
+import { createTrainingView, silentView, type TrainingView } from "./view/index.ts";
 
 /** What `slipstream train` is asked to do. */
 export interface TrainingRequest {
@@ -16,89 +21,191 @@ export interface TrainingRequest {
   readonly overrides: readonly string[];
   /** Continue from the last complete checkpoint in `output_dir`. */
   readonly resume: boolean;
+  /** What one rank alone computes on; with `ranks` each has a backend of its own. */
   readonly backend: Backend;
+  /** Starts several ranks; without it, one trains alone. */
+  readonly ranks?: RankLauncher;
+  /** How often a run that failed goes on from its last complete checkpoint. */
+  readonly maximumRestarts?: number;
   /** Stops the run after the step at hand, with a checkpoint. */
   readonly signal?: AbortSignal;
   /** Where progress is shown; the terminal by default. */
   readonly view?: (config: TrainConfig) => TrainingView;
+  /** Called on every rank of this process before each step; what it throws fails the rank. */
+  readonly onStep?: (rank: number, step: number) => void | Promise<void>;
 }
-
-/** Keys that may change between a checkpoint and its continuation: they do not touch what is learned. */
-const freeKeys = [
-  "output_dir",
-  "max_steps",
-  "epochs",
-  "stop_at_loss",
-  "evaluation",
-  "checkpoint",
-  "samples",
-  "steps_per_print",
-  "wall_clock_breakdown",
-  "tensorboard",
-  "activation_checkpointing",
-  "data.cache_dir",
-];
 
 const start: RunProgress = { step: 0, tokens: 0, elapsedSeconds: 0 };
 
 /**
- * Trains as a config says, from the start or from the last complete checkpoint.
- * @throws ConfigError for a wrong config, another run in `output_dir`, or a resume that contradicts the
- * checkpoint; DataError, FileFormatError, RunError for what goes wrong later. What was saved stays whole.
+ * Trains as a config says, from the start or from the last complete checkpoint. After a failure the run goes on
+ * from its last complete checkpoint, `maximumRestarts` times at most: with `elasticity.enabled` on fewer ranks.
+ * @throws ConfigError for a wrong config, another run in `output_dir`, ranks that differ, or a resume that
+ * contradicts the checkpoint; CommunicationError where ranks were lost; DataError, FileFormatError, RunError for
+ * what goes wrong later. What was saved stays whole.
  */
 export async function runTraining(
   request: TrainingRequest,
 ): Promise<{ outcome: RunOutcome; config: TrainConfig }> {
   const config = loadConfig(request.configPath, request.overrides);
-  const lock = await acquireRunLock(config.output_dir);
-  let parts: TrainingParts | undefined;
+  const { ranks: launcher, maximumRestarts = 0 } = request;
+  const leads = launcher?.lead ?? true;
+  requireRanks(config, launcher?.count ?? 1);
+  const lock = leads ? await acquireRunLock(config.output_dir) : undefined;
   try {
-    const view = request.view?.(config) ?? createTrainingView(config.steps_per_print);
-    const folder = await checkpointToResume(config, request.resume, (line) => view.note(line));
-    parts = await setUpTraining(config, request.backend, folder !== undefined, (line) => view.note(line));
-    const progress = folder === undefined ? start : await restoreRun(parts, folder);
-    if (folder !== undefined) view.note(`resumed from ${folder}`);
-    const loop = new TrainingLoop(parts, {
-      backend: request.backend,
-      view,
-      progress,
-      resumedFrom: folder,
-      interrupted: () => request.signal?.aborted === true,
-    });
-    return { outcome: await loop.run(), config };
+    let attempt: Attempt = { config, ranks: launcher?.count ?? 1, resume: request.resume, restarted: false };
+    for (let restarts = 0; ; restarts++) {
+      const run = new Run(request, attempt, leads);
+      try {
+        return { outcome: await run.train(), config };
+      } catch (error) {
+        if (restarts >= maximumRestarts || !canHelp(error) || request.signal?.aborted === true) throw error;
+        attempt = run.next(error, restarts + 1, maximumRestarts);
+      }
+    }
   } finally {
-    await parts?.dataset.close();
-    parts?.engine.dispose();
-    await lock.release();
+    await lock?.release();
   }
 }
 
-async function checkpointToResume(
-  config: TrainConfig,
-  resume: boolean,
-  note: (line: string) => void,
-): Promise<string | undefined> {
-  const root = checkpointFolder(config.output_dir);
-  if (!resume) {
-    if (existsSync(root) && readdirSync(root).some((name) => name.startsWith("step-"))) {
-      throw new ConfigError("output_dir_taken", "output_dir already holds the checkpoints of a run", {
-        where: root,
-        hint: "add --resume to continue it, or choose another output_dir",
-      });
+/** One start of a run. */
+interface Attempt {
+  readonly config: TrainConfig;
+  readonly ranks: number;
+  readonly resume: boolean;
+  /** Whether it follows a failure. */
+  readonly restarted: boolean;
+}
+
+/** Whether another start may end better. */
+function canHelp(error: unknown): boolean {
+  const certain = [ConfigError, DataError, FileFormatError, InternalError];
+  return !certain.some((kind) => error instanceof kind);
+}
+
+/** One start of a run, on this process's ranks. */
+class Run {
+  readonly #request: TrainingRequest;
+  readonly #attempt: Attempt;
+  readonly #leads: boolean;
+  readonly #view: TrainingView;
+  #batch: BatchSizes | undefined;
+
+  constructor(request: TrainingRequest, attempt: Attempt, leads: boolean) {
+    this.#request = request;
+    this.#attempt = attempt;
+    this.#leads = leads;
+    const { config } = attempt;
+    this.#view = leads ? (request.view?.(config) ?? createTrainingView(config.steps_per_print)) : silentView;
+  }
+
+  async train(): Promise<RunOutcome> {
+    const { config, ranks, resume, restarted } = this.#attempt;
+    const note = (line: string): void => this.#view.note(line);
+    const sizes = resolveMesh(config, ranks);
+    const resumed = await checkpointToResume(config, { resume, restarted, sizes, note });
+    const batch = batchOfRun(config, sizes, resumed?.saved, note);
+    this.#batch = batch;
+    const shared = shareParts(config, batch, { resumes: resume, leads: this.#leads, note });
+    try {
+      const { ranks: launcher, backend } = this.#request;
+      if (launcher === undefined) {
+        return await this.#trainRank({ backend }, shared, batch, resumed?.folder, () => {});
+      }
+      const { timeout_seconds: timeoutSeconds } = config.comm;
+      const started = await launcher.start(ranks, { timeoutSeconds, links: definedLinks(config) });
+      try {
+        const tasks = started.map((resources) => {
+          let moment = "";
+          const told = (now: string): void => {
+            moment = now;
+          };
+          const run = () => this.#trainRank(resources, shared, batch, resumed?.folder, told, started.length);
+          return { world: resources.world, run, moment: () => moment };
+        });
+        const [outcome] = await runRanks(tasks);
+        return outcome!;
+      } finally {
+        for (const { world } of started) world.close();
+      }
+    } finally {
+      this.#view.close();
+      await shared.close();
     }
-    return undefined;
   }
-  const { checkpoint, notes } = existsSync(root)
-    ? await latestCheckpoint(root)
-    : { checkpoint: undefined, notes: [] };
-  for (const line of notes) note(line);
-  if (checkpoint === undefined) {
-    throw new ConfigError("nothing_to_resume", "there is no complete checkpoint to resume from", {
-      where: join(config.output_dir, "checkpoints"),
-      hint: "leave out --resume to start from the beginning",
-    });
+
+  /** The start that follows this one, which failed. @throws the failure where nothing can follow. */
+  next(error: unknown, restart: number, most: number): Attempt {
+    const { config, ranks } = this.#attempt;
+    const { ranks: launcher } = this.#request;
+    if (launcher?.canRestart === false) throw error;
+    const summary = (error instanceof Error ? error.message : String(error)).split("\n", 1)[0];
+    const elastic = launcher !== undefined && config.elasticity.enabled;
+    const fewer = elastic && this.#batch !== undefined ? fewerRanks(config, ranks, this.#batch) : undefined;
+    const resume = hasCheckpoint(config);
+    const place = resume ? "from the last complete checkpoint" : "from the beginning";
+    const change =
+      fewer === undefined ? "" : ` on ${fewer.ranks} of ${ranks} ranks, ${describeMesh(fewer.sizes)}`;
+    this.#view.note(`restart ${restart} of ${most} ${place}${change}: ${summary}`);
+    return { config: fewer?.config ?? config, ranks: fewer?.ranks ?? ranks, resume, restarted: true };
   }
-  const current = JSON.parse(JSON.stringify(config)) as JsonObject;
-  compareConfig(await savedConfig(checkpoint.folder), current, freeKeys);
-  return checkpoint.folder;
+
+  /** One rank from its set-up to its end. */
+  async #trainRank(
+    { world, backend }: Partial<RankResources> & Pick<RankResources, "backend">,
+    shared: SharedParts,
+    batch: BatchSizes,
+    folder: string | undefined,
+    moment: (now: string) => void,
+    ranksHere = 1,
+  ): Promise<RunOutcome> {
+    const { config, ranks } = this.#attempt;
+    const view = world === undefined || world.rank === 0 ? this.#view : silentView;
+    moment("the start");
+    world?.setMoment("the start");
+    const about = { config, checkpoint: folder ?? null, batch, ranks } as unknown as JsonObject;
+    await requireSameRun(world, JSON.parse(JSON.stringify(about)) as JsonObject);
+    const rank =
+      world === undefined
+        ? undefined
+        : await joinMesh(world, new Mesh(resolveMesh(config, ranks), world.rank), ranksHere);
+    let parts: TrainingParts | undefined;
+    try {
+      parts = await setUpTraining(config, batch, shared, backend, rank);
+      await requireSameRun(world, { data: { ...parts.dataset.train.state() } });
+      const progress = folder === undefined ? start : await restoreRun(parts, folder);
+      if (folder !== undefined) view.note(`resumed from ${folder}`);
+      const loop = new TrainingLoop(parts, {
+        backend,
+        view,
+        progress,
+        resumedFrom: folder,
+        interrupted: () => this.#request.signal?.aborted === true,
+        beforeStep: async (step) => {
+          moment(`step ${step}`);
+          tellMoment(rank, `step ${step}`);
+          await this.#request.onStep?.(world?.rank ?? 0, step);
+        },
+      });
+      return await loop.run();
+    } finally {
+      parts?.engine.dispose();
+      for (const group of groupsOf(rank)) group.close();
+    }
+  }
+}
+
+function definedLinks({ comm }: TrainConfig): WorldOptions["links"] {
+  return Object.fromEntries(
+    Object.entries(comm.links).filter((entry): entry is [MeshAxis, EmulatedLink] => entry[1] !== undefined),
+  );
+}
+
+function tellMoment(rank: Rank | undefined, moment: string): void {
+  rank?.world.setMoment(moment);
+  for (const group of groupsOf(rank)) group.setMoment(moment);
+}
+
+function groupsOf(rank: Rank | undefined): ProcessGroup[] {
+  return rank === undefined ? [] : [...rank.groups.values(), rank.saving];
 }

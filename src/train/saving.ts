@@ -2,7 +2,11 @@ import { join } from "node:path";
 import { type JsonObject, loadPieces, loadState, saveTrainingState } from "../checkpoint/index.ts";
 import { type LoaderState, saveTokenizer } from "../data/index.ts";
 import { saveModelFolder } from "../models/index.ts";
+import { onRankZero } from "./agreement.ts";
+import { type BatchKeys, type BatchSizes, batchRanks, resolveBatch } from "./config/index.ts";
+import type { TrainingEngine } from "./engine.ts";
 import type { LossScaleState } from "./loss_scale.ts";
+import type { Rank } from "./rank.ts";
 import type { TrainingParts } from "./setup.ts";
 
 /** Where a run stands, besides its tensors. */
@@ -20,6 +24,17 @@ interface SavedState extends RunProgress {
   readonly loader: LoaderState;
   readonly lossScale: LossScaleState | null;
   readonly config: JsonObject;
+  /** The batch sizes of the run, and how many ranks computed rows of their own; absent in those of one rank. */
+  readonly batch?: BatchSizes;
+  readonly batchRanks?: number;
+}
+
+/** What a checkpoint says of the run that wrote it. */
+export interface SavedRun {
+  readonly config: JsonObject;
+  readonly batch: BatchSizes;
+  /** Ranks that each computed rows of their own. */
+  readonly batchRanks: number;
 }
 
 /** The folder of a run's checkpoints. */
@@ -27,9 +42,9 @@ export function checkpointFolder(outputDirectory: string): string {
   return join(outputDirectory, "checkpoints");
 }
 
-/** Saves everything that a run needs to go on exactly where it is: `checkpoints/step-N/`. */
+/** Saves everything that a run needs to go on exactly where it is: `checkpoints/step-N/`. All ranks call it. */
 export async function saveRun(parts: TrainingParts, progress: RunProgress): Promise<string> {
-  const { config, engine, dataset } = parts;
+  const { config, engine, dataset, batch, rank } = parts;
   const pieces = engine.pieces();
   const state: SavedState = {
     ...progress,
@@ -37,19 +52,23 @@ export async function saveRun(parts: TrainingParts, progress: RunProgress): Prom
     loader: dataset.train.state(),
     lossScale: engine.lossScale?.state() ?? null,
     config: JSON.parse(JSON.stringify(config)) as JsonObject,
+    batch,
+    batchRanks: rank === undefined ? 1 : batchRanks(rank.mesh.sizes),
   };
   const saved = await saveTrainingState(
     checkpointFolder(config.output_dir),
     progress.step,
     { pieces, state: state as unknown as JsonObject },
-    { keepLast: config.checkpoint.keep_last },
+    { keepLast: config.checkpoint.keep_last, ...(rank === undefined ? {} : { group: rank.saving }) },
   );
   return saved.folder;
 }
 
-/** The config that a checkpoint was written under. */
-export async function savedConfig(folder: string): Promise<JsonObject> {
-  return ((await loadState(folder, { verified: true })) as unknown as SavedState).config;
+/** What a checkpoint was written by. */
+export async function savedRun(folder: string): Promise<SavedRun> {
+  const saved = (await loadState(folder, { verified: true })) as unknown as SavedState;
+  const { config, batch, batchRanks: ranks = 1 } = saved;
+  return { config, batch: batch ?? resolveBatch(config as BatchKeys), batchRanks: ranks };
 }
 
 /** Puts a run back to where a checkpoint was taken. */
@@ -64,25 +83,53 @@ export async function restoreRun(parts: TrainingParts, folder: string): Promise<
   return { step, tokens, elapsedSeconds };
 }
 
-/** Writes the trained model as a Hugging Face folder with its tokenizer: `output_dir/model`. */
+/** Writes the trained model as a Hugging Face folder with its tokenizer: `output_dir/model`. All ranks call it. */
 export async function saveTrainedModel(parts: TrainingParts): Promise<string> {
-  const { config, engine, family, modelConfig, parameters, tokenizer, dtype } = parts;
+  const { config, family, modelConfig, parameters, tokenizer, dtype } = parts;
   const folder = join(config.output_dir, "model");
-  const weights = engine.weights;
-  const saved = {
-    family,
-    config: modelConfig,
-    parameters,
-    dtype,
-    valuesOf: (name: string) => weights.get(name)!,
-  };
   const { beginToken, endToken } = tokenizer;
   const tokens = {
     ...(beginToken === undefined ? {} : { bos_token_id: beginToken }),
     ...(endToken === undefined ? {} : { eos_token_id: endToken }),
   };
-  await saveModelFolder(folder, { ...saved, config: { ...tokens, ...modelConfig } }, (temporary) =>
-    saveTokenizer(tokenizer, temporary),
+  const saved = { family, config: { ...tokens, ...modelConfig }, parameters, dtype };
+  await gatheringParameters(parts, (valuesOf) =>
+    saveModelFolder(folder, { ...saved, valuesOf }, (temporary) => saveTokenizer(tokenizer, temporary)),
   );
   return folder;
+}
+
+/**
+ * Does on rank 0 what needs the whole values of parameters, one after another: the others give their parts as they
+ * are asked for. All ranks call it.
+ */
+export async function gatheringParameters(
+  { engine, rank }: TrainingParts,
+  work: (valuesOf: (name: string) => Promise<Float32Array>) => Promise<void>,
+): Promise<void> {
+  const world = rank?.world;
+  if (world === undefined || holdsWhole(engine, rank)) {
+    await onRankZero(world, () => work(async (name) => engine.weights.get(name)!));
+    return;
+  }
+  if (world.rank === 0) {
+    await work(async (name) => {
+      await world.exchange(Buffer.from(name));
+      return await engine.gatherParameter(name);
+    });
+    await world.exchange(new Uint8Array(0));
+    return;
+  }
+  for (;;) {
+    const [asked] = await world.exchange(new Uint8Array(0));
+    if (asked === undefined || asked.length === 0) return;
+    await engine.gatherParameter(Buffer.from(asked).toString());
+  }
+}
+
+/** Whether every rank holds all parameters whole. */
+function holdsWhole({ layout }: TrainingEngine, rank: Rank | undefined): boolean {
+  const { tensor, pipeline } = rank?.mesh.sizes ?? { tensor: 1, pipeline: 1 };
+  if (tensor > 1 || pipeline > 1) return false;
+  return [...layout.parameters.values()].every(({ parameter }) => parameter === "whole");
 }

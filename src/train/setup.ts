@@ -5,6 +5,7 @@ import { elementCount } from "../base/shape.ts";
 import { writeFolderAtomically } from "../checkpoint/index.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import {
+  type DataLoader,
   type Dataset,
   documentsOf,
   loadTokenizer,
@@ -19,18 +20,23 @@ import { familyOf, type ModelFamily, readModelConfig, readWeights } from "../mod
 import { ParameterSpace, type ParameterTable } from "../nn/parameters.ts";
 import { adagrad, adam, lion, type Optimizer, sgd } from "../optim/optimizer.ts";
 import { createSchedule, type Schedule } from "../optim/schedules/index.ts";
+import type { ZeroSettings } from "../parallel/zero/settings.ts";
 import type { Backend } from "../runtime/backend.ts";
+import { onRankZero } from "./agreement.ts";
 import {
   type BatchSizes,
+  batchRanks,
   matchesAny,
   type OptimizerSection,
-  resolveBatch,
+  requireSplits,
   type TrainConfig,
 } from "./config/index.ts";
 import { TrainingEngine } from "./engine.ts";
 import { totalBytes } from "./layout.ts";
 import { requireMemory } from "./memory.ts";
+import type { Rank } from "./rank.ts";
 import { encodePrompts, type SamplePrompt } from "./sample_prompts.ts";
+import type { SharedParts } from "./shared_parts.ts";
 
 /** Everything that a config describes, built. */
 export interface TrainingParts {
@@ -43,10 +49,13 @@ export interface TrainingParts {
   readonly parameters: ParameterTable;
   readonly tokenizer: Tokenizer;
   readonly samplePrompts: readonly SamplePrompt[];
-  readonly dataset: Dataset;
+  /** The rows of this rank. */
+  readonly dataset: Pick<Dataset, "train" | "validation">;
   readonly engine: TrainingEngine;
   readonly schedule: Schedule;
   readonly dtype: "f32" | "bf16" | "f16";
+  /** This rank among those that train together; undefined where there is one alone. */
+  readonly rank: Rank | undefined;
 }
 
 /** A model without weights. */
@@ -208,6 +217,7 @@ export function buildEngine(
   batch: BatchSizes,
   model: ModelShape,
   backend: Backend,
+  rank?: Rank,
 ): TrainingEngine {
   const dtype: DType = activationDType(config);
   const noDecay = config.optimizer.params.no_decay;
@@ -234,8 +244,24 @@ export function buildEngine(
     decays: (name) => !matchesAny(name, noDecay),
     isFrozen: (name) => matchesAny(name, config.frozen_parameters),
     recompute: recomputeSetting(config),
+    zero: zeroSettings(config),
     ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
+    ...(rank === undefined ? {} : { rank }),
   });
+}
+
+/** How `zero_optimization` partitions states. */
+export function zeroSettings({ zero_optimization: zero }: TrainConfig): ZeroSettings {
+  return {
+    stage: zero.stage,
+    reduceBucket: zero.reduce_bucket_size,
+    gatherBucket: zero.allgather_bucket_size,
+    overlap: zero.overlap_comm,
+    maximumLive: zero.stage3_max_live_parameters,
+    maximumReuseDistance: zero.stage3_max_reuse_distance,
+    prefetchBucket: zero.stage3_prefetch_bucket_size,
+    persistenceThreshold: zero.stage3_param_persistence_threshold,
+  };
 }
 
 /** The engine of a config. @throws RunError where it would not fit in this machine's memory. */
@@ -244,48 +270,76 @@ function buildFittingEngine(
   batch: BatchSizes,
   model: ModelShape,
   backend: Backend,
+  rank: Rank | undefined,
 ): TrainingEngine {
   const parameters = parameterCount(model.parameters);
-  const elements = parameters * (2 + createOptimizer(config.optimizer).states.length);
+  const ranks = rank?.ranksInProcess ?? 1;
+  const elements = ranks * stateElements(config, parameters, rank);
   const state = {
-    what: `weights, gradients and optimizer states of ${parameters.toLocaleString("en")} parameters`,
+    what: `weights, gradients and optimizer states of ${parameters.toLocaleString("en")} parameters${ranks > 1 ? ` on ${ranks} ranks` : ""}`,
     bytes: elements * bytesPerElement("f32"),
     hint: "make the model smaller, or train on a machine with more memory",
   };
   requireMemory([state]);
-  const engine = buildEngine(config, batch, model, backend);
+  const engine = buildEngine(config, batch, model, backend, rank);
   const activations = {
     what: "activations and packed weights",
-    bytes: engine.memory.arena + engine.memory.prepared,
+    bytes: ranks * (engine.memory.arena + engine.memory.prepared),
     hint: "lower train_micro_batch_size_per_gpu or data.sequence_length, or set activation_checkpointing.mode",
   };
-  requireMemory([{ ...state, bytes: totalBytes(engine.buffers.values()) }, activations]);
+  requireMemory([{ ...state, bytes: ranks * totalBytes(engine.buffers.values()) }, activations]);
   return engine;
 }
 
-/** Builds everything for a config and gives the weights their first values. */
+/** About how many elements of parameters, gradients and optimizer states one rank keeps. */
+function stateElements(config: TrainConfig, parameters: number, rank: Rank | undefined): number {
+  const states = createOptimizer(config.optimizer).states.length;
+  if (rank === undefined) return parameters * (2 + states);
+  const { data, tensor, pipeline } = rank.mesh.sizes;
+  const { stage } = config.zero_optimization;
+  const share = (from: number): number => (stage >= from ? 1 / data : 1);
+  return (parameters / (tensor * pipeline)) * (share(3) + share(2) + states * share(1));
+}
+
+/** Builds everything for a rank of a config and gives the weights their first values. */
 export async function setUpTraining(
   config: TrainConfig,
+  batch: BatchSizes,
+  shared: SharedParts,
   backend: Backend,
-  resumes: boolean,
-  note: (line: string) => void,
+  rank: Rank | undefined,
 ): Promise<TrainingParts> {
-  const batch = resolveBatch(config, 1);
-  const tokenizer = await prepareTokenizer(config, resumes, note);
+  const world = rank?.world;
+  const tokenizer = (await onRankZero(world, () => shared.tokenizer())) ?? (await shared.tokenizer());
   const model = await buildModel(config, tokenizer.vocabularySize);
   const samplePrompts = encodePrompts(config, tokenizer, model.language);
+  if (rank !== undefined) requireSplits(config, rank.mesh.sizes, model.language.facts);
   // What is wrong with the sizes or the data is told before weights are read or made.
-  const engine = buildFittingEngine(config, batch, model, backend);
-  const dataset = await prepareData(config, batch, tokenizer, model.language.facts.vocabularySize, note);
+  const engine = buildFittingEngine(config, batch, model, backend, rank);
   try {
+    const open = () => shared.dataset(tokenizer, model.language.facts.vocabularySize);
+    const dataset = rowsOfRank((await onRankZero(world, open)) ?? (await open()), rank);
     await fillWeights(config, model, engine);
+    const { type, params } = config.scheduler;
+    const schedule = createSchedule(type, params, config.optimizer.params.lr);
+    const dtype = activationDType(config);
+    return { config, batch, ...model, tokenizer, samplePrompts, dataset, engine, schedule, dtype, rank };
   } catch (error) {
-    await dataset.close();
+    engine.dispose();
     throw error;
   }
-  const schedule = createSchedule(config.scheduler.type, config.scheduler.params, config.optimizer.params.lr);
-  const dtype = activationDType(config);
-  return { config, batch, ...model, tokenizer, samplePrompts, dataset, engine, schedule, dtype };
+}
+
+/** The rows that a rank computes: its own of each global batch, the same as those of its tensor, sequence and pipeline ranks. */
+function rowsOfRank(dataset: Dataset, rank: Rank | undefined): Pick<Dataset, "train" | "validation"> {
+  if (rank === undefined) return dataset;
+  const { place, sizes } = rank.mesh;
+  const index = place.data * sizes.expert + place.expert;
+  const of = (loader: DataLoader): DataLoader => loader.forRank(index, batchRanks(sizes));
+  return {
+    train: of(dataset.train),
+    validation: dataset.validation === undefined ? undefined : of(dataset.validation),
+  };
 }
 
 /** Gives the weights their first values: those of the folder to fine-tune, or random ones. */
@@ -294,8 +348,20 @@ async function fillWeights(config: TrainConfig, model: ModelShape, engine: Train
     await engine.initialize(config.seed);
     return;
   }
-  const weights = engine.weights;
-  await readWeights(config.model.path, model.family, model.parameters, (name) => weights.get(name)!);
+  // One parameter after another passes through the same memory, and each rank keeps its part.
+  const { family, parameters } = model;
+  const largest = Math.max(...[...parameters.values()].map(({ shape }) => elementCount(shape)));
+  const memory = new Float32Array(largest);
+  let read: { name: string; values: Float32Array } | undefined;
+  const keep = (): void => {
+    if (read !== undefined) engine.setParameter(read.name, read.values);
+  };
+  await readWeights(config.model.path, family, parameters, (name) => {
+    keep();
+    read = { name, values: memory.subarray(0, elementCount(parameters.get(name)!.shape)) };
+    return read.values;
+  });
+  keep();
   engine.weightsChanged();
 }
 
@@ -307,7 +373,7 @@ export function parameterCount(parameters: ParameterTable): number {
 }
 
 /** Updates that a config asks for. @throws DataError where the data makes up less than one. */
-export function totalSteps(config: TrainConfig, batch: BatchSizes, dataset: Dataset): number {
+export function totalSteps(config: TrainConfig, batch: BatchSizes, dataset: Pick<Dataset, "train">): number {
   if (config.max_steps !== undefined) return config.max_steps;
   const steps = Math.floor(((config.epochs ?? 1) * dataset.train.rowCount) / batch.trainBatchSize);
   if (steps > 0) return steps;

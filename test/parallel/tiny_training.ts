@@ -33,6 +33,8 @@ export interface TinyTraining {
   readonly lossScale?: LossScaleSettings;
   readonly steps?: number;
   readonly offload?: OffloadSettings;
+  /** Keys of the model's config that differ. */
+  readonly model?: Readonly<Record<string, unknown>>;
 }
 
 /** What came out of it, the same on every rank. */
@@ -82,7 +84,7 @@ export async function trainTiny(
   ranks: readonly TrainingRank[],
   options: TinyTraining = {},
 ): Promise<TinyOutcome> {
-  const outcomes = await Promise.all(ranks.map((rank) => trainOne(rank, ranks.length, options)));
+  const outcomes = await Promise.all(ranks.map((rank) => trainOne(rank, options)));
   const [first] = outcomes as [Awaited<ReturnType<typeof trainOne>>];
   return {
     ...first,
@@ -91,13 +93,15 @@ export async function trainTiny(
   };
 }
 
-async function trainOne({ rank, backend }: TrainingRank, worldSize: number, options: TinyTraining) {
+async function trainOne({ rank, backend }: TrainingRank, options: TinyTraining) {
   const { accumulation = 1, steps = 3, tied = false, layers = 2 } = options;
   const space = ParameterSpace.create();
   const family = familyOf(config, "test");
-  const sizes = { ...config, tie_word_embeddings: tied, num_hidden_layers: layers };
+  const sizes = { ...config, tie_word_embeddings: tied, num_hidden_layers: layers, ...options.model };
   const language = family.build(sizes, space, "test");
-  const rows = rowsOfStep / (worldSize * accumulation);
+  // Ranks that differ in other axes share their rows.
+  const { data } = rank.mesh.place;
+  const rows = rowsOfStep / (rank.mesh.sizes.data * accumulation);
   const engine = new TrainingEngine({
     backend,
     language,
@@ -123,7 +127,7 @@ async function trainOne({ rank, backend }: TrainingRank, worldSize: number, opti
   for (let step = 0; step < steps; step++) {
     const sequences = rowsAt(step);
     const batches = Array.from({ length: accumulation }, (_, index) => {
-      const start = (rank.world.rank * accumulation + index) * rows;
+      const start = (data * accumulation + index) * rows;
       return packSequences(sequences.slice(start, start + rows), language.facts);
     });
     const result = await engine.step(batches, { learningRate: 0.01 });

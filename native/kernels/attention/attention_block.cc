@@ -28,15 +28,15 @@ void attention_block_scalar(const KernelCall& call) {
     for (int64_t i = 0; i < problem.queries; i++) {
       const SeenPlaces seen = finder.seen(problem.query_places[i]);
       const int64_t statistic = head * problem.queries + i;
-      const float past = logsumexp_before ? logsumexp_before->as<float>()[statistic] : -__builtin_inff();
-      float top = past, sum = past > -__builtin_inff() ? 1.0f : 0.0f;
+      const float past = logsumexp_before ? logsumexp_before->as<float>()[statistic] : kNothingSeen;
+      float top = past;
       for (int64_t j = 0; j < problem.keys; j++) {
         if (!sees(seen, problem.key_places[j])) continue;
         weights[j] = problem.scale * dot(queries, i, keys, j, size);
         if (weights[j] > top) top = weights[j];
       }
-      const float kept = sum == 0 ? 0.0f : __builtin_expf(past - top);
-      sum = kept;
+      const float kept = has_seen(past) ? __builtin_expf(past - top) : 0.0f;
+      float sum = kept;
       for (int64_t j = 0; j < problem.keys; j++) {
         if (!sees(seen, problem.key_places[j])) continue;
         weights[j] = __builtin_expf(weights[j] - top);
@@ -49,7 +49,7 @@ void attention_block_scalar(const KernelCall& call) {
         }
         store(outputs, i, d, sum == 0 ? 0.0f : total / sum);
       }
-      call.outputs[1].as<float>()[statistic] = sum == 0 ? -__builtin_inff() : top + __builtin_logf(sum);
+      call.outputs[1].as<float>()[statistic] = sum == 0 ? kNothingSeen : top + __builtin_logf(sum);
     }
   });
 }

@@ -19,6 +19,10 @@ namespace {
 
 constexpr int32_t kNoPlace = -1;
 
+// The logsumexp of a query that has seen no key yet: finite, so that a search for what is not passes it over.
+constexpr float kNothingSeen = -1e30f;
+SLIPSTREAM_INLINE bool has_seen(float logsumexp) { return !(logsumexp <= kNothingSeen); }
+
 // The sizes and masks of an `attention_block` or `attention_block_gradient` call.
 struct BlockProblem {
   int64_t queries, keys, heads, groups, size, sequences;

@@ -67,9 +67,7 @@ void attention_block_gradient(const KernelCall& call) {
         copy_rows(head_rows(d_out, 0, head), first, queries.count, size, pitch, scratch.d_output_rows);
         pack_queries<Engine>(head_rows(q, 0, head), first, queries.count, size, pitch, scratch);
         for (int64_t i = 0; i < kAttentionBlock; i++) {
-          // A query that sees nothing of any block is masked everywhere: its normalizer need only be finite.
-          const bool sees = i < queries.count && logsumexp[statistics + i] > -__builtin_inff();
-          scratch.normalizers[i] = sees ? logsumexp[statistics + i] * kLog2E : 0.0f;
+          scratch.normalizers[i] = i < queries.count ? logsumexp[statistics + i] * kLog2E : 0.0f;
           scratch.deltas[i] = i < queries.count ? delta[statistics + i] : 0.0f;
         }
       }

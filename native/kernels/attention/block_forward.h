@@ -28,11 +28,11 @@ struct BlockForwardScratch : ForwardScratch<Engine> {
   }
 };
 
-// Queries that see nothing of the block keep what they have: 0 and minus infinity where it is the first.
+// Queries that see nothing of the block keep what they have: 0 and kNothingSeen where it is the first.
 inline void keep_result(const BlockHead& head, int64_t first, int64_t count, int64_t size) {
   const bool has_before = head.before.data != nullptr;
   for (int64_t i = first; i < first + count; i++) {
-    head.logsumexp[i] = has_before ? head.logsumexp_before[i] : -__builtin_inff();
+    head.logsumexp[i] = has_before ? head.logsumexp_before[i] : kNothingSeen;
     if (head.before.data == head.output.data) continue;
     for (int64_t d = 0; d < size; d += Vector::lanes) {
       const int64_t width = smaller(Vector::lanes, size - d);
@@ -48,8 +48,8 @@ void begin_queries(const BlockHead& head, int64_t first, int64_t count, int64_t 
   copy_rows(head.queries, first, count, size, pitch, scratch.rows);
   columns_of_rows<Engine>(scratch.rows, count, pitch, scratch.queries);
   for (int64_t i = 0; i < kAttentionBlock; i++) {
-    const bool goes_on = head.before.data != nullptr && i < count &&
-                         head.logsumexp_before[first + i] > -__builtin_inff();
+    const bool goes_on =
+        head.before.data != nullptr && i < count && has_seen(head.logsumexp_before[first + i]);
     scratch.maximum[i] = goes_on ? head.logsumexp_before[first + i] * kLog2E : -__builtin_inff();
     scratch.sum[i] = goes_on ? 1.0f : 0.0f;
   }
@@ -83,7 +83,7 @@ void block_forward_task(const BlockProblem& problem, const BlockHead& head, cons
   for (int64_t i = 0; i < count; i++) {
     const float sum = scratch.sum[i];
     head.logsumexp[first + i] =
-        sum == 0 ? -__builtin_inff() : scratch.maximum[i] * kLn2 + __builtin_logf(sum);
+        sum == 0 ? kNothingSeen : scratch.maximum[i] * kLn2 + __builtin_logf(sum);
     scratch.rescale[i] = sum == 0 ? 0.0f : 1.0f / sum;
   }
   store_transposed(scratch.output, scratch.rescale, count, size, head.output, first);

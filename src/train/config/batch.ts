@@ -11,7 +11,8 @@ export interface BatchSizes {
   readonly accumulationSteps: number;
 }
 
-type BatchKeys = Pick<
+/** The keys of a config that decide the batch sizes. */
+export type BatchKeys = Pick<
   TrainConfig,
   "train_batch_size" | "train_micro_batch_size_per_gpu" | "gradient_accumulation_steps"
 >;
@@ -44,6 +45,37 @@ export function resolveBatch(config: BatchKeys, worldSize = 1): BatchSizes {
     });
   }
   return { trainBatchSize: batch, microBatchSize, accumulationSteps };
+}
+
+/**
+ * The batch sizes of a run that goes on with another number of ranks: the batch stays, accumulation makes up.
+ * @param choices micro-batch sizes to choose from; without them the run's own, or the next smaller that divides
+ * @throws ConfigError with the ranks that the batch can be shared among, where no size divides it.
+ */
+export function holdBatch(
+  held: BatchSizes,
+  worldSize: number,
+  choices: readonly number[] = Array.from(
+    { length: held.microBatchSize },
+    (_, index) => held.microBatchSize - index,
+  ),
+): BatchSizes {
+  const { trainBatchSize } = held;
+  const microBatchSize = choices
+    .toSorted((a, b) => b - a)
+    .find((size) => trainBatchSize % (size * worldSize) === 0);
+  if (microBatchSize === undefined) {
+    throw new ConfigError(
+      "bad_batch",
+      `a batch of ${trainBatchSize} rows cannot be held on ${worldSize} ranks`,
+      {
+        where: "train_batch_size",
+        expected: `ranks x one of the micro-batch sizes ${choices.toSorted((a, b) => a - b).join(", ")} that divide ${trainBatchSize}`,
+        hint: "resume with another number of ranks, or give elasticity.micro_batch_sizes more choices",
+      },
+    );
+  }
+  return { trainBatchSize, microBatchSize, accumulationSteps: trainBatchSize / (microBatchSize * worldSize) };
 }
 
 /** The message where the config names neither batch size. */

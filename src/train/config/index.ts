@@ -1,4 +1,4 @@
-export { type BatchSizes, resolveBatch } from "./batch.ts";
+export { type BatchKeys, type BatchSizes, holdBatch, resolveBatch } from "./batch.ts";
 export { type ConfigKey, describeConfig } from "./describe.ts";
 export { loadConfig } from "./load.ts";
 export { matchesAny } from "./patterns.ts";

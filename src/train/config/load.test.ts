@@ -86,7 +86,7 @@ describe("a valid config", () => {
     });
     expect(config.zero_optimization).toMatchObject({
       stage: 0,
-      reduce_bucket_size: 500_000_000,
+      reduce_bucket_size: "auto",
       stage3_max_live_parameters: 1_000_000_000,
       offload_optimizer: { device: "none", ratio: 1 },
     });

@@ -1,4 +1,4 @@
-import type { AttentionAttributes, AttentionOp } from "../../ops.ts";
+import { type AttentionAttributes, type AttentionOp, nothingSeen } from "../../ops.ts";
 import type { ReferenceRule, ReferenceTensor } from "../reference.ts";
 import { addScaled, checkOffsets, dot, normalise, sizesOf } from "./attention_common.ts";
 import { checkIndex } from "./common.ts";
@@ -50,7 +50,7 @@ export const attentionBlockReferences: { readonly [Op in BlockOp]: ReferenceRule
     const { tokens, heads, size, groups, share } = sizesOf(q!, k!);
     const out = outBefore?.values.slice() ?? new Float64Array(q!.values.length);
     const logsumexp =
-      lseBefore?.values.slice() ?? new Float64Array(heads * tokens).fill(Number.NEGATIVE_INFINITY);
+      lseBefore?.values.slice() ?? new Float64Array(heads * tokens).fill(nothingSeen);
     const places = [queryPlaces!, keyPlaces!, offsets!];
     forEachHead("attention_block", heads, places, attributes, (query, head, keys) => {
       if (keys.length === 0) return;

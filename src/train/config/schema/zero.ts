@@ -16,6 +16,12 @@ const pinMemory = () =>
     .default(false)
     .describe("Page-locked host memory. On the CPU backend there is nothing to pin: the same either way.");
 
+const sizeOrAuto = (low: 0 | 1) =>
+  z
+    .union([z.literal("auto"), integer(low)])
+    .default("auto")
+    .meta({ typeText: `auto | integer >= ${low}` });
+
 /** `zero_optimization.offload_optimizer`. */
 const offloadOptimizerSchema = z
   .strictObject({
@@ -81,16 +87,16 @@ export const zeroSchema = z
       .literal(true)
       .default(true)
       .describe("Reduce gradients by reduce-scatter where they are partitioned; always so."),
-    reduce_bucket_size: count()
-      .default(500_000_000)
-      .describe("Most gradient elements of one reduction; fewer overlap better."),
+    reduce_bucket_size: sizeOrAuto(1).describe(
+      "Most gradient elements of one reduction; `auto` takes those of the largest block.",
+    ),
     allgather_partitions: z
       .literal(true)
       .default(true)
       .describe("Gather updated parameters by all-gather; always so."),
-    allgather_bucket_size: count()
-      .default(500_000_000)
-      .describe("Most parameter elements of one gather after an update (stages 1 and 2)."),
+    allgather_bucket_size: sizeOrAuto(1).describe(
+      "Most parameter elements of one gather after an update (stages 1 and 2).",
+    ),
     contiguous_gradients: z
       .literal(true)
       .default(true)
@@ -101,12 +107,12 @@ export const zeroSchema = z
     stage3_max_live_parameters: integer(0)
       .default(1_000_000_000)
       .describe("Most parameter elements gathered at a time at stage 3."),
-    stage3_max_reuse_distance: integer(0)
-      .default(1_000_000_000)
-      .describe("Parameters needed again within as many elements stay gathered."),
-    stage3_prefetch_bucket_size: integer(0)
-      .default(50_000_000)
-      .describe("Parameter elements gathered ahead of their use; 0 gathers when they are needed."),
+    stage3_max_reuse_distance: sizeOrAuto(0).describe(
+      "Parameters needed again within as many elements stay gathered.",
+    ),
+    stage3_prefetch_bucket_size: sizeOrAuto(0).describe(
+      "Parameter elements gathered ahead of their use; 0 gathers when they are needed.",
+    ),
     stage3_param_persistence_threshold: integer(0)
       .default(100_000)
       .describe("Parameters of at most as many elements are not partitioned at stage 3."),
