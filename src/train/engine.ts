@@ -14,7 +14,7 @@ import {
   ownStart,
   type Share,
 } from "../parallel/zero/partition.ts";
-import { partitionStates } from "../parallel/zero/pass.ts";
+import { partitionStates, residualName } from "../parallel/zero/pass.ts";
 import { defaultZeroSettings, type ZeroSettings } from "../parallel/zero/settings.ts";
 import type { Backend, Executable, MemoryPlan } from "../runtime/backend.ts";
 import { sumOverRanks } from "./agreement.ts";
@@ -76,6 +76,8 @@ export interface StateBytes {
   readonly parameters: number;
   readonly gradients: number;
   readonly optimizer: number;
+  /** What quantized gradients did not send yet. */
+  readonly residuals: number;
 }
 
 /** What one step did. */
@@ -109,6 +111,7 @@ export class TrainingEngine {
   readonly #split: ModelSplit;
   readonly #weights: Float32Array;
   readonly #gradients: Float32Array;
+  readonly #residuals: Float32Array;
   readonly #states: ReadonlyMap<string, Float32Array>;
   readonly #bindings: Record<string, TensorData>;
   readonly #runner: MicroBatchRunner;
@@ -133,6 +136,7 @@ export class TrainingEngine {
     const flat = (count: number): Float32Array => backend.allocate("f32", count) as Float32Array;
     this.#weights = flat(elements.parameters);
     this.#gradients = flat(elements.gradients);
+    this.#residuals = flat(zero.quantizedGradients === true ? this.#residualElements() : 0);
     this.#states = new Map(optimizer.states.map((name) => [name, flat(elements.states)]));
     this.#squared = this.#chooseSquared();
     this.#bindings = this.#collectBindings();
@@ -179,7 +183,12 @@ export class TrainingEngine {
   get stateBytes(): StateBytes {
     let optimizer = 0;
     for (const buffer of this.#states.values()) optimizer += buffer.byteLength;
-    return { parameters: this.#weights.byteLength, gradients: this.#gradients.byteLength, optimizer };
+    return {
+      parameters: this.#weights.byteLength,
+      gradients: this.#gradients.byteLength,
+      optimizer,
+      residuals: this.#residuals.byteLength,
+    };
   }
 
   /** The flat buffers by name. */
@@ -322,6 +331,8 @@ export class TrainingEngine {
     } else {
       this.lossScale?.overflowed();
     }
+    // What is left of gradients of another scale, or of infinite ones, fits the next ones no more.
+    if (this.lossScale !== undefined && this.lossScale.scale !== scale) this.#residuals.fill(0);
     return {
       loss: targets === 0 ? 0 : loss / targets,
       gradientNorm,
@@ -395,6 +406,13 @@ export class TrainingEngine {
     });
   }
 
+  /** Quantized gradients that are kept in parts: all of each waits for the next. */
+  #residualElements(): number {
+    return [...this.layout.parameters.values()]
+      .filter(({ decayGroup, gradient }) => decayGroup !== undefined && gradient === "part")
+      .reduce((sum, { padded }) => sum + padded, 0);
+  }
+
   #keptParameter(placed: PlacedParameter): Float32Array {
     const { start, end } = keptRange(placed, placed.parameter);
     return this.#weights.subarray(placed.parameterStart, placed.parameterStart + end - start);
@@ -413,6 +431,7 @@ export class TrainingEngine {
     const bindings: Record<string, TensorData> = { gradients: this.#gradients };
     const gradientElements = (placed: PlacedParameter, share: Share): number =>
       share === "part" ? placed.part : placed.elements;
+    let residualStart = 0;
     for (const [name, placed] of this.layout.parameters) {
       const { parameter, gradient, parameterStart, gradientStart, padded, group } = placed;
       const kept = keptElements(placed, parameter);
@@ -423,6 +442,11 @@ export class TrainingEngine {
       if (placed.decayGroup === undefined) continue;
       if (parameter === "whole" && group.size > 1)
         bindings[`whole ${name}`] = this.#weights.subarray(parameterStart, parameterStart + padded);
+      if (gradient === "part" && this.#residuals.length > 0) {
+        const residual = this.#residuals.subarray(residualStart, residualStart + padded);
+        bindings[residualName(gradientName(name))] = residual;
+        residualStart += padded;
+      }
       bindings[gradientName(name)] = this.#gradients.subarray(
         gradientStart,
         gradientStart + gradientElements(placed, gradient),
