@@ -81,7 +81,9 @@ export function difference(actual: ReferenceTensor, expected: ReferenceTensor): 
   return actual.values.reduce(
     (worst, value, index) =>
       // Minus infinity is what it should be, or it is not.
-      value === expected.values[index] ? worst : Math.max(worst, Math.abs(value - expected.values[index]!) / scale),
+      value === expected.values[index]
+        ? worst
+        : Math.max(worst, Math.abs(value - expected.values[index]!) / scale),
     actual.values.length === expected.values.length ? 0 : Number.POSITIVE_INFINITY,
   );
 }
