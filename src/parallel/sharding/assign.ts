@@ -24,6 +24,8 @@ export interface Given {
   readonly output: (output: GraphOutput) => Layout;
   /** The layout that a node's author asked for. */
   readonly annotated: (node: AnyNode) => Layout | undefined;
+  /** Whether attention stays cut by the tokens of the sequence axis. */
+  readonly cutsAttentionTokens?: boolean;
 }
 
 /** How every node is computed: with the least communication and repeated work that was found. */
@@ -99,7 +101,8 @@ class AxisProblem {
       if (fed || (node.op === "leaf" && node.attributes.kind === "parameter")) this.#parametersOnly.add(node);
       const base = plans.get(node);
       if (base === undefined) continue;
-      const candidates = this.#obeying(node, strategiesOf(node, base, axis, sizes));
+      const byTokens = given.cutsAttentionTokens === true && axis === "sequence";
+      const candidates = this.#obeying(node, strategiesOf(node, base, axis, sizes, byTokens));
       this.#candidates.set(node, candidates);
       this.#variables.set(node, this.#variable(candidates.length));
     }

@@ -32,6 +32,8 @@ export interface ShardOptions {
   /** Axes to cut over; all of the mesh by default. */
   readonly axes?: readonly MeshAxis[];
   readonly weights?: CostWeights;
+  /** Leaves attention to the tokens of each rank of the sequence axis: a later pass gets it the others. */
+  readonly cutsAttentionTokens?: boolean;
 }
 
 /**
@@ -41,7 +43,9 @@ export interface ShardOptions {
  */
 export function shardGraph(graph: Graph, mesh: Mesh, given: Given, options: ShardOptions = {}): ShardedGraph {
   const axes = solvingOrder(mesh.sizes, options.axes ?? (["sequence", "tensor"] as const));
-  const assignment = assignLayouts(graph, axes, mesh.sizes, given, options.weights ?? defaultWeights);
+  const weights = options.weights ?? defaultWeights;
+  const { cutsAttentionTokens = false } = options;
+  const assignment = assignLayouts(graph, axes, mesh.sizes, { ...given, cutsAttentionTokens }, weights);
   const emitter = new Emitter(graph, mesh, given, assignment);
   return { ...emitter.emit(), assignment };
 }
