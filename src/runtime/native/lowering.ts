@@ -130,6 +130,8 @@ const lowerings: { readonly [Op in OpName]: Lowering<Op> } = {
     plain("quantize_matrix", [format.bits, format.group, flag(format.minimum)]),
   embedding_quantized: ({ attributes }) => plain("embedding_quantized", packedMatrix(attributes)),
   dequantize_matrix: ({ attributes }) => plain("dequantize_matrix", packedMatrix(attributes)),
+  quantize_blocks: ({ attributes: { bits, block } }) => plain("quantize_blocks", [bits, block]),
+  dequantize_blocks: ({ attributes: { bits, block } }) => plain("dequantize_blocks", [bits, block]),
   linear_cross_entropy: () => plain("linear_cross_entropy"),
   linear_cross_entropy_gradient: ({ accumulate }) =>
     plain("linear_cross_entropy_gradient", [flag(accumulate)]),
