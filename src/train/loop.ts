@@ -14,6 +14,7 @@ import {
   readMetrics,
   type StepMetrics,
 } from "./metrics/index.ts";
+import type { Rank } from "./rank.ts";
 import { gatheringParameters, type RunProgress, saveRun, saveTrainedModel } from "./saving.ts";
 import { parameterCount, type TrainingParts, totalSteps } from "./setup.ts";
 import type { TrainingView, ViewState } from "./view/index.ts";
@@ -196,17 +197,15 @@ export class TrainingLoop {
     this.#show("evaluating");
     const { max_batches: most } = config.evaluation;
     const limits = most === undefined ? {} : { maximumBatches: Math.ceil(most / this.#batchRanks) };
-    let ownSum = 0;
+    let sum = 0;
     let ownTargets = 0;
     for await (const batch of dataset.validation.onePass(limits)) {
-      ownSum += await engine.evaluate(batch);
-      ownTargets += engine.targetsOf(batch);
+      sum += await engine.evaluate(batch);
+      ownTargets += batch.targetCount;
     }
     engine.releaseEvaluation();
-    const [sum = 0, targets = 0] = await sumOverRanks(this.#parts.rank, [
-      { value: ownSum, counts: true },
-      { value: ownTargets, counts: true },
-    ]);
+    const { rank } = this.#parts;
+    const [targets = 0] = await sumOverRanks(rank, [{ value: ownTargets, counts: hasOwnRows(rank) }]);
     if (targets === 0) {
       this.#options.view.note("the batches of this evaluation hold nothing to predict");
       return undefined;
@@ -366,6 +365,13 @@ export class TrainingLoop {
     }
     return combineSinks(sinks);
   }
+}
+
+/** Whether no rank before this one computes the same rows. */
+function hasOwnRows(rank: Rank | undefined): boolean {
+  if (rank === undefined) return true;
+  const { tensor, sequence, pipeline } = rank.mesh.place;
+  return tensor === 0 && sequence === 0 && pipeline === 0;
 }
 
 function milliseconds(seconds: number): string {
