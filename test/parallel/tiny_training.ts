@@ -50,8 +50,6 @@ export interface TinyOutcome {
   readonly skipped: readonly boolean[];
   readonly parameters: ReadonlyMap<string, Float32Array>;
   readonly evaluation: number;
-  /** Every rank's: those of a sequence axis add up. */
-  readonly evaluations: readonly number[];
   readonly bytes: readonly StateBytes[];
   readonly engines: readonly TrainingEngine[];
 }
@@ -96,7 +94,6 @@ export async function trainTiny(
   const [first] = outcomes as [Awaited<ReturnType<typeof trainOne>>];
   return {
     ...first,
-    evaluations: outcomes.map(({ evaluation }) => evaluation),
     bytes: outcomes.map(({ bytes }) => bytes),
     engines: outcomes.map(({ engine }) => engine),
   };
@@ -151,7 +148,7 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
     norms.push(result.gradientNorm);
     skipped.push(result.skipped);
   }
-  const validation = rowsAt(99).slice(rank.world.rank * rows, (rank.world.rank + 1) * rows);
+  const validation = rowsAt(99).slice(data * rows, (data + 1) * rows);
   const evaluation = await engine.evaluate(packSequences(validation, language.facts));
   const parameters = new Map<string, Float32Array>();
   for (const name of space.table.keys()) parameters.set(name, (await engine.gatherParameter(name)).slice());
