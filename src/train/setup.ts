@@ -37,6 +37,7 @@ import { requireMemory } from "./memory.ts";
 import type { Rank } from "./rank.ts";
 import { encodePrompts, type SamplePrompt } from "./sample_prompts.ts";
 import type { SharedParts } from "./shared_parts.ts";
+import { joinSubgroups } from "./subgroups.ts";
 
 /** Everything that a config describes, built. */
 export interface TrainingParts {
@@ -261,6 +262,8 @@ export function zeroSettings({ zero_optimization: zero }: TrainConfig): ZeroSett
     maximumReuseDistance: zero.stage3_max_reuse_distance,
     prefetchBucket: zero.stage3_prefetch_bucket_size,
     persistenceThreshold: zero.stage3_param_persistence_threshold,
+    shardSize: zero.mics_shard_size === -1 ? undefined : zero.mics_shard_size,
+    secondarySize: zero.zero_hpz_partition_size === 1 ? undefined : zero.zero_hpz_partition_size,
   };
 }
 
@@ -315,7 +318,8 @@ export async function setUpTraining(
   const samplePrompts = encodePrompts(config, tokenizer, model.language);
   if (rank !== undefined) requireSplits(config, rank.mesh.sizes, model.language.facts);
   // What is wrong with the sizes or the data is told before weights are read or made.
-  const engine = buildFittingEngine(config, batch, model, backend, rank);
+  const joined = rank === undefined ? undefined : await joinSubgroups(rank, zeroSettings(config));
+  const engine = buildFittingEngine(config, batch, model, backend, joined);
   try {
     const open = () => shared.dataset(tokenizer, model.language.facts.vocabularySize);
     const dataset = rowsOfRank((await onRankZero(world, open)) ?? (await open()), rank);
