@@ -148,7 +148,7 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
     norms.push(result.gradientNorm);
     skipped.push(result.skipped);
   }
-  const validation = rowsAt(99).slice(rank.world.rank * rows, (rank.world.rank + 1) * rows);
+  const validation = rowsAt(99).slice(data * rows, (data + 1) * rows);
   const evaluation = await engine.evaluate(packSequences(validation, language.facts));
   const parameters = new Map<string, Float32Array>();
   for (const name of space.table.keys()) parameters.set(name, (await engine.gatherParameter(name)).slice());
