@@ -11,6 +11,7 @@ import type { Backend } from "../../src/runtime/backend.ts";
 import { type StateBytes, TrainingEngine } from "../../src/train/engine.ts";
 import { joinGrid } from "../../src/train/grid_groups.ts";
 import type { LossScaleSettings } from "../../src/train/loss_scale.ts";
+import type { OffloadSettings } from "../../src/train/offload/settings.ts";
 import type { Rank } from "../../src/train/rank.ts";
 import { createSharding } from "../../src/train/sharding.ts";
 import { joinSubgroups } from "../../src/train/subgroups.ts";
@@ -37,6 +38,7 @@ export interface TinyTraining {
   readonly steps?: number;
   /** How attention meets the tokens of other ranks of the sequence axis. */
   readonly context?: ContextPlan;
+  readonly offload?: OffloadSettings;
   /** Keys of the model's config that differ. */
   readonly model?: Readonly<Record<string, unknown>>;
 }
@@ -128,10 +130,11 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
     recompute: options.recompute ?? { mode: "none" },
     ...(options.lossScale === undefined ? {} : { lossScale: options.lossScale }),
     rank,
-    zero,
     ...(context === undefined
       ? {}
       : { sharding: createSharding(space.table, language.sharding ?? [], rank.mesh, context)! }),
+    ...(options.offload === undefined ? {} : { offload: options.offload }),
+    zero,
   });
   await engine.initialize(5);
   const losses: number[] = [];
