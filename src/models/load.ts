@@ -59,12 +59,12 @@ export async function readWeights(
   folder: string,
   family: ModelFamily,
   parameters: ParameterTable,
-  memoryOf: (name: string) => TensorData,
+  memoryOf: (name: string) => TensorData | Promise<TensorData>,
 ): Promise<void> {
   const { config } = await readModelConfig(folder);
   await using weights = await openFolderWeights(folder, { config, family, parameters });
   for (const parameter of parameters.values()) {
-    await weights.read(parameter, memoryOf(parameter.name), parameter.tensor.dtype);
+    await weights.read(parameter, await memoryOf(parameter.name), parameter.tensor.dtype);
   }
 }
 

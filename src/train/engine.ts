@@ -6,11 +6,19 @@ import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
-import { keptElements, keptRange, ownStart, type Share } from "../parallel/zero/partition.ts";
+import {
+  isFirstReplica,
+  isShared,
+  keptElements,
+  keptRange,
+  ownStart,
+  type Share,
+} from "../parallel/zero/partition.ts";
 import { partitionStates } from "../parallel/zero/pass.ts";
 import { defaultZeroSettings, type ZeroSettings } from "../parallel/zero/settings.ts";
 import type { Backend, Executable, MemoryPlan } from "../runtime/backend.ts";
 import type { StoreTraffic } from "../runtime/store.ts";
+import { sumOverRanks } from "./agreement.ts";
 import {
   layOutParameters,
   type ModelSplit,
@@ -35,7 +43,6 @@ import type { Rank } from "./rank.ts";
 import { createSharding, type ProgramSharding, wholeProgram } from "./sharding.ts";
 import { type RunnerContext, SingleProgramRunner } from "./single_program.ts";
 import { assembleParameter, forEachRun } from "./state_pieces.ts";
-import { sumOverRanks } from "./sum_over_ranks.ts";
 
 /** How an engine trains. */
 export interface EngineOptions {
@@ -124,8 +131,7 @@ export class TrainingEngine {
     const whole = wholeModel(parameters, rank?.mesh, zero);
     const { offload } = options;
     const sharding =
-      options.sharding ??
-      (rank && createSharding(parameters, language.sharding ?? [], rank.mesh, { attention: "heads" }));
+      options.sharding ?? (rank && createSharding(parameters, language.sharding ?? [], rank.mesh));
     this.#split = { ...whole, locals: sharding?.locals ?? whole.locals };
     this.layout = layOutParameters(parameters, options.decays, options.isFrozen, this.#split, {
       ...(offload === undefined ? {} : { alignment: tieredAlignment, longestSweep: offload.subGroup }),
@@ -310,9 +316,10 @@ export class TrainingEngine {
    */
   async step(batches: readonly TrainingBatch[], settings: StepSettings): Promise<StepResult> {
     const started = performance.now();
-    const world = this.#options.rank?.world;
-    const ownTargets = batches.reduce((sum, batch) => sum + this.targetsOf(batch), 0);
-    const [targets] = (await sumOverRanks(world, [ownTargets])) as [number];
+    const { rank } = this.#options;
+    const ownTargets = batches.reduce((sum, batch) => sum + batch.targetCount, 0);
+    const counted = [{ value: ownTargets, counts: this.#countsTargets }];
+    const [targets] = (await sumOverRanks(rank, counted)) as [number];
     const scale = this.lossScale?.scale ?? 1;
     const weight = targets === 0 ? 0 : scale / targets;
     let kernelSeconds = 0;
@@ -322,8 +329,10 @@ export class TrainingEngine {
     kernelSeconds += result.kernelSeconds;
     const norm = await this.#ownSquares();
     kernelSeconds += norm.seconds;
-    const own = [this.#lossOf(result.loss), norm.squares];
-    const [loss, squares] = (await sumOverRanks(world, own)) as [number, number];
+    const [loss, squares] = (await sumOverRanks(rank, [
+      { value: result.loss, counts: this.#countsLoss },
+      { value: norm.squares, counts: true },
+    ])) as [number, number];
     const explains = this.lossScale === undefined || this.lossScale.exhausted;
     if (!Number.isFinite(loss) && explains) await this.#explain(batches, weight);
     const gradientNorm = Math.sqrt(squares) / scale;
@@ -345,20 +354,14 @@ export class TrainingEngine {
     };
   }
 
-  /**
-   * The summed loss of a batch, without gradients: what this rank adds to that of all ranks, each with its own batch.
-   * A collective.
-   */
+  /** The summed loss of the batches of all ranks, without gradients. A collective. */
   async evaluate(batch: TrainingBatch): Promise<number> {
     await this.#copyHalves();
-    return this.#lossOf(await this.#runner.evaluate(batch));
-  }
-
-  /** The targets of a batch that this rank answers for: none where another rank has the same batch and does. */
-  targetsOf(batch: TrainingBatch): number {
-    const { place } = this.#split.mesh;
-    const isFirst = place.tensor === 0 && place.sequence === 0 && place.pipeline === 0;
-    return isFirst ? batch.targetCount : 0;
+    const value = await this.#runner.evaluate(batch);
+    const [loss] = (await sumOverRanks(this.#options.rank, [{ value, counts: this.#countsLoss }])) as [
+      number,
+    ];
+    return loss;
   }
 
   /** Frees the evaluation program until it is needed again. */
@@ -373,21 +376,28 @@ export class TrainingEngine {
     this.#states.close();
   }
 
-  /** What this rank adds to the loss of all: tensor ranks compute the same one. */
-  #lossOf(own: number): number {
-    return this.#split.mesh.place.tensor === 0 ? own : 0;
+  /** Whether this rank's targets are not also another's that counts. */
+  get #countsTargets(): boolean {
+    const { place } = this.#split.mesh;
+    return place.tensor === 0 && place.sequence === 0 && place.pipeline === 0;
+  }
+
+  /** Whether the loss that this rank computes is not also another's that counts. */
+  get #countsLoss(): boolean {
+    return this.#split.mesh.place.tensor === 0;
   }
 
   /** Whether no rank that counts holds the same of a parameter as this one. */
-  #contributes({ local, group, parameter }: PlacedParameter): boolean {
+  #contributes(placed: PlacedParameter): boolean {
+    const { local, group, parameter } = placed;
     const { place } = this.#split.mesh;
     if (!local.replicatedOver.every((axis) => place[axis] === 0)) return false;
-    return parameter === "part" || group.rank === 0;
+    return isFirstReplica(placed) && (parameter === "part" || group.rank === 0);
   }
 
   #passes(zero: ZeroSettings): RunnerContext["passes"] {
     const { parameters } = this.layout;
-    if ([...parameters.values()].every(({ group }) => group.size === 1)) return [];
+    if ([...parameters.values()].every((placed) => !isShared(placed))) return [];
     const gradients = new Map([...parameters].map(([name, placed]) => [gradientName(name), placed]));
     const leaves = {
       parameterOf: (leaf: string) => parameters.get(leaf),
@@ -402,7 +412,7 @@ export class TrainingEngine {
     return [...this.layout.parameters.values()].flatMap((placed): SquaredStretch[] => {
       const { decayGroup, gradientStart, gradient, part, local } = placed;
       const counts = local.replicatedOver.every((axis) => mesh.place[axis] === 0);
-      if (decayGroup === undefined || !counts) return [];
+      if (decayGroup === undefined || !counts || !isFirstReplica(placed)) return [];
       return [
         { name: `of ${local.name}`, gradientStart: gradientStart + ownStart(placed, gradient), length: part },
       ];

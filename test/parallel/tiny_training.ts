@@ -4,13 +4,17 @@ import { packSequences } from "../../src/models/batch.ts";
 import { familyOf } from "../../src/models/families.ts";
 import { ParameterSpace } from "../../src/nn/parameters.ts";
 import { adam, type Optimizer } from "../../src/optim/optimizer.ts";
+import type { ContextPlan } from "../../src/parallel/context/context_parallel.ts";
 import type { MeshSizes } from "../../src/parallel/mesh.ts";
 import { defaultZeroSettings, type ZeroSettings } from "../../src/parallel/zero/settings.ts";
 import type { Backend } from "../../src/runtime/backend.ts";
 import { type StateBytes, TrainingEngine } from "../../src/train/engine.ts";
+import { joinGrid } from "../../src/train/grid_groups.ts";
 import type { LossScaleSettings } from "../../src/train/loss_scale.ts";
 import type { OffloadSettings } from "../../src/train/offload/settings.ts";
 import type { Rank } from "../../src/train/rank.ts";
+import { createSharding } from "../../src/train/sharding.ts";
+import { joinSubgroups } from "../../src/train/subgroups.ts";
 
 /** One of the ranks that train together. */
 export interface TrainingRank {
@@ -33,6 +37,8 @@ export interface TinyTraining {
   readonly lossScale?: LossScaleSettings;
   readonly steps?: number;
   readonly offload?: OffloadSettings;
+  /** How attention meets the tokens of other ranks of the sequence axis. */
+  readonly context?: ContextPlan;
   /** Keys of the model's config that differ. */
   readonly model?: Readonly<Record<string, unknown>>;
 }
@@ -44,6 +50,8 @@ export interface TinyOutcome {
   readonly skipped: readonly boolean[];
   readonly parameters: ReadonlyMap<string, Float32Array>;
   readonly evaluation: number;
+  /** Every rank's: those of a sequence axis add up. */
+  readonly evaluations: readonly number[];
   readonly bytes: readonly StateBytes[];
   readonly engines: readonly TrainingEngine[];
 }
@@ -88,13 +96,18 @@ export async function trainTiny(
   const [first] = outcomes as [Awaited<ReturnType<typeof trainOne>>];
   return {
     ...first,
+    evaluations: outcomes.map(({ evaluation }) => evaluation),
     bytes: outcomes.map(({ bytes }) => bytes),
     engines: outcomes.map(({ engine }) => engine),
   };
 }
 
-async function trainOne({ rank, backend }: TrainingRank, options: TinyTraining) {
+async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTraining) {
   const { accumulation = 1, steps = 3, tied = false, layers = 2 } = options;
+  const zero = { ...defaultZeroSettings, persistenceThreshold: 30, ...options.zero };
+  const joined = await joinSubgroups(member, zero);
+  const { context } = options;
+  const rank = context === undefined ? joined : await joinGrid(joined, context.grid);
   const space = ParameterSpace.create();
   const family = familyOf(config, "test");
   const sizes = { ...config, tie_word_embeddings: tied, num_hidden_layers: layers, ...options.model };
@@ -118,7 +131,10 @@ async function trainOne({ rank, backend }: TrainingRank, options: TinyTraining) 
     ...(options.lossScale === undefined ? {} : { lossScale: options.lossScale }),
     rank,
     ...(options.offload === undefined ? {} : { offload: options.offload }),
-    zero: { ...defaultZeroSettings, persistenceThreshold: 30, ...options.zero },
+    zero,
+    ...(context === undefined
+      ? {}
+      : { sharding: createSharding(space.table, language.sharding ?? [], rank.mesh, context)! }),
   });
   await engine.initialize(5);
   const losses: number[] = [];
@@ -135,8 +151,8 @@ async function trainOne({ rank, backend }: TrainingRank, options: TinyTraining) 
     norms.push(result.gradientNorm);
     skipped.push(result.skipped);
   }
-  // Rank 0's: each has its own rows.
-  const evaluation = await engine.evaluate(packSequences(rowsAt(99).slice(0, rows), language.facts));
+  const validation = rowsAt(99).slice(rank.world.rank * rows, (rank.world.rank + 1) * rows);
+  const evaluation = await engine.evaluate(packSequences(validation, language.facts));
   const parameters = new Map<string, Float32Array>();
   for (const name of space.table.keys()) parameters.set(name, (await engine.gatherParameter(name)).slice());
   return { losses, norms, skipped, evaluation, parameters, bytes: engine.stateBytes, engine };

@@ -67,6 +67,29 @@ test.each(Object.entries(cases))("stage 3 of two ranks with %s equals one rank",
   }
 });
 
+const hierarchies: Record<string, TinyTraining["zero"]> = {
+  "MiCS in pairs": { stage: 3, shardSize: 2 },
+  "MiCS in pairs at stage 1": { stage: 1, shardSize: 2 },
+  "MiCS of single ranks": { stage: 3, shardSize: 1 },
+  "hpZ in pairs": { stage: 3, secondarySize: 2 },
+  "hpZ in single ranks": { stage: 3, secondarySize: 1 },
+  "hpZ in pairs, without prefetch": { stage: 3, secondarySize: 2, overlap: false },
+};
+
+test.each(Object.entries(hierarchies))("four ranks with %s equal one rank", async (_name, zero) => {
+  const alone = await train(1);
+  const { losses, norms, bytes } = await train(4, { zero: { ...zero, maximumReuseDistance: 0 } });
+  expectClose(losses, alone.losses, 1e-6);
+  expectClose(norms, alone.norms, 1e-6);
+  for (const measured of bytes) expect(measured).toEqual(bytes[0]);
+});
+
+test("parts that do not fill a group are refused with those that do", async () => {
+  await expect(train(4, { zero: { stage: 3, shardSize: 3 } })).rejects.toThrow(
+    /a divisor of the 4 ranks over "data": 1, 2, 4/,
+  );
+});
+
 test("frozen parameters stay as they are, in parts as well", async () => {
   const frozen = (name: string): boolean => name.includes("embed");
   const before = await train(2, { frozen, steps: 0, zero: { stage: 3 } });

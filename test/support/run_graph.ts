@@ -57,13 +57,15 @@ export async function runPlanned(
 ): Promise<Memory> {
   const addon = loadAddon();
   const program = planProgram(graph);
-  const { words, kernels } = encodeProgram(program);
+  const { words, kernels, labels } = encodeProgram(program);
   const native = addon.createProgram(
     addon.createContext(false),
     words,
     kernels,
     addon.detectedIsa(),
     program.constants,
+    [],
+    labels,
   );
   for (let run = 0; run < times; run++) {
     const bindings = collectBindings(program, memory, symbols);

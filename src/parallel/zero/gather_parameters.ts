@@ -12,6 +12,7 @@ import {
   type Value,
   withInputs,
 } from "../../graph/graph.ts";
+import type { RankGroup } from "../../graph/ops.ts";
 import { inScope } from "../../graph/scope.ts";
 import { chooseSpans, type LiveSpan, liveAt, type SpanLimits } from "./live_spans.ts";
 import type { PartitionedParameter } from "./partition.ts";
@@ -49,6 +50,13 @@ export function gatherParameters(graph: Graph, gathering: ParameterGathering): G
   const forms = collectForms(graph, gathering);
   if (forms.length === 0) return graph;
   const spans = chooseSpans(forms, gathering);
+  const firstSpans = new Set(forms.map((form) => spans.find((span) => span.form === form)!));
+  const groupOf = (span: Span): RankGroup => {
+    const { group, secondary } = span.form.parameter;
+    return firstSpans.has(span) ? group : (secondary ?? group);
+  };
+  const secondaryOf = (span: Span): SecondaryPart | undefined =>
+    firstSpans.has(span) ? undefined : kept.get(span.form);
   const before = new Map<number, AnyNode[]>();
   const at = (position: number): AnyNode[] => {
     const present = before.get(position) ?? [];
@@ -56,20 +64,31 @@ export function gatherParameters(graph: Graph, gathering: ParameterGathering): G
     return present;
   };
   const gathered = new Map<Span, Value>();
+  const kept = new Map<Form, SecondaryPart>();
   let earlier: readonly Span[] | undefined;
-  bucketsOf(spans, gathering.bucket).forEach((bucket, index) => {
+  bucketsOf(spans, gathering.bucket, groupOf).forEach((bucket, index) => {
     const first = bucket[0]!.first;
-    const ahead = gathering.bucket === 0 ? first : earlier === undefined ? 0 : earlier[0]!.first;
+    const group = groupOf(bucket[0]!);
+    // What is gathered from secondary parts must wait for them.
+    const made = Math.max(0, ...bucket.map((span) => secondaryOf(span)?.position ?? 0));
+    const before = gathering.bucket === 0 ? first : earlier === undefined ? 0 : earlier[0]!.first;
+    const ahead = Math.max(made, before);
     const start = fits(spans, bucket, ahead, first, gathering.maximumLive) ? ahead : first;
     inScope(graph.nodes[first]!.scope, () => {
-      const { group } = bucket[0]!.form.parameter;
-      const parts = bucket.map(({ form }) => form.part);
+      const parts = bucket.map((span) => secondaryOf(span)?.value ?? span.form.part);
       const node = createNode("all_gather", parts, { group, dimension: 0 }, { recomputed: firstTag + index });
       at(start).push(node);
       bucket.forEach((span, output) => {
-        const made = wholeParameter(span.form, { node, index: output });
-        at(span.first).push(...made.nodes);
-        gathered.set(span, made.value);
+        const { secondary } = span.form.parameter;
+        const whole = { node, index: output };
+        if (secondary !== undefined && firstSpans.has(span)) {
+          const value = secondaryPart(whole, secondary);
+          at(span.first).push(value.node as AnyNode);
+          kept.set(span.form, { value, position: span.first });
+        }
+        const shaped = wholeParameter(span.form, whole);
+        at(span.first).push(...shaped.nodes);
+        gathered.set(span, shaped.value);
       });
     });
     earlier = bucket;
@@ -128,19 +147,26 @@ function collectForms(graph: Graph, { parameterOf }: ParameterGathering): Form[]
   return forms;
 }
 
-function groupOf(bucket: readonly Span[]): string {
-  return bucket[0]!.form.parameter.group.axes;
+/** The part of a gathered parameter that a rank keeps for the backward pass, and where it is made. */
+interface SecondaryPart {
+  readonly value: Value;
+  readonly position: number;
+}
+
+function secondaryPart(whole: Value, { size, rank }: RankGroup): Value {
+  const part = (shapeOf(whole)[0] as number) / size;
+  return apply("slice", [whole], { starts: [rank * part], sizes: [part] });
 }
 
 /** Spans of one group, in the order of their first reads, as many together as a bucket holds. */
-function bucketsOf(spans: readonly Span[], size: number): Span[][] {
+function bucketsOf(spans: readonly Span[], size: number, groupOf: (span: Span) => RankGroup): Span[][] {
   const buckets: Span[][] = [];
   let elements = 0;
   for (const span of spans) {
     const open = buckets.at(-1);
-    const { axes } = span.form.parameter.group;
+    const { axes } = groupOf(span);
     elements += span.form.elements;
-    if (open !== undefined && groupOf(open) === axes && elements <= size) open.push(span);
+    if (open !== undefined && groupOf(open[0]!).axes === axes && elements <= size) open.push(span);
     else {
       buckets.push([span]);
       elements = span.form.elements;

@@ -9,7 +9,7 @@ import {
   type Value,
 } from "../../graph/graph.ts";
 import { inScope } from "../../graph/scope.ts";
-import type { PartitionedParameter } from "./partition.ts";
+import { isShared, type PartitionedParameter } from "./partition.ts";
 
 /** How gradients are summed over ranks. */
 export interface GradientReduction {
@@ -48,13 +48,15 @@ export function reduceGradients(graph: Graph, reduction: GradientReduction): Gra
       return value;
     };
     inScope({ ...graph.nodes[place]!.scope, phase: "backward" }, () => {
-      const { group, gradient: share } = bucket[0]!.parameter;
-      const operands = bucket.map((gradient) => wholeGradient(gradient, record));
-      const node: AnyNode =
-        share === "whole"
-          ? createNode("all_reduce", operands, { group })
-          : createNode("reduce_scatter", operands, { group, dimension: 0 });
-      made.push(node);
+      const { group, replicas, gradient: share } = bucket[0]!.parameter;
+      let sums = bucket.map((gradient) => wholeGradient(gradient, record));
+      const collective = (node: AnyNode): void => {
+        made.push(node);
+        sums = sums.map((_, index) => ({ node, index }));
+      };
+      if (share === "part") collective(createNode("reduce_scatter", sums, { group, dimension: 0 }));
+      else if (group.size > 1) collective(createNode("all_reduce", sums, { group }));
+      if (replicas !== undefined) collective(createNode("all_reduce", sums, { group: replicas }));
       bucket.forEach(({ outputs, parameter }, index) => {
         const output = outputs[0]!;
         const target = output.target!;
@@ -64,7 +66,7 @@ export function reduceGradients(graph: Graph, reduction: GradientReduction): Gra
           kept = leaf(name, kind, [parameter.part], "f32");
           targets.set(target.node, kept.node);
         }
-        reduced.set(output, { ...output, value: { node, index }, target: kept });
+        reduced.set(output, { ...output, value: sums[index]!, target: kept });
       });
     });
   }
@@ -85,18 +87,15 @@ function collectGradients(graph: Graph, { parameterOf }: GradientReduction): Loc
   for (const output of graph.outputs) {
     const name = output.target?.node.attributes.name;
     const parameter = name === undefined ? undefined : parameterOf(name);
-    if (name === undefined || parameter === undefined || parameter.group.size === 1) continue;
+    if (name === undefined || parameter === undefined || !isShared(parameter)) continue;
     const present = byTarget.get(name);
     if (present === undefined) byTarget.set(name, { parameter, outputs: [output] });
     else present.outputs.push(output);
   }
   return [...byTarget.values()]
     .map(({ parameter, outputs }) => {
-      const place = Math.max(
-        ...outputs.map(({ value, target }) =>
-          Math.max(position.get(value.node)!, position.get(target!.node)!),
-        ),
-      );
+      // Leaves of gradients are recorded after all work: nothing reads them, so they hold up no reduction.
+      const place = Math.max(...outputs.map(({ value }) => position.get(value.node)!));
       return { parameter, outputs, place };
     })
     .sort((a, b) => a.place - b.place);

@@ -17,6 +17,8 @@ import type {
   RunStatistics,
 } from "../backend.ts";
 import { collectBindings, collectSymbols } from "../bind.ts";
+import { collectGroups } from "../bind_groups.ts";
+import type { ProcessGroup } from "../group.ts";
 import type { Store, StoreOptions } from "../store.ts";
 import type { Trace } from "../trace.ts";
 import {
@@ -28,6 +30,7 @@ import {
   type NativeProgram,
 } from "./addon.ts";
 import { encodeProgram } from "./encode.ts";
+import { asCommunicationError } from "./group.ts";
 import { askForMemory, isRefusal, outOfMemory } from "./memory.ts";
 import { asStoreError, openNativeStore } from "./store.ts";
 
@@ -81,6 +84,7 @@ export function createNativeBackend(options: NativeOptions = {}): NativeBackend 
         addon,
         context,
         compiled,
+        collectGroups(compiled.program.name, compiled.program.groups, compileOptions.groups),
         threads,
         isa,
         options.trace,
@@ -150,6 +154,7 @@ class NativeExecutable implements Executable {
     addon: Addon,
     context: NativeContext,
     compiled: CompiledProgram,
+    groups: readonly ProcessGroup[],
     threads: number,
     isa: IsaName,
     trace: Trace | undefined,
@@ -162,14 +167,15 @@ class NativeExecutable implements Executable {
     this.#threads = threads;
     this.#trace = trace;
     this.flops = flops;
-    const { words, kernels } = encodeProgram(
+    const natives = groups.map(({ native }) => native);
+    const { words, kernels, labels } = encodeProgram(
       program,
       new Map([...stores].map(([name, store]) => [name, store.native as number])),
     );
     this.#native = askForMemory(
       `what program ${program.name} keeps while it runs`,
       program.arenaBytes + program.preparedBytes,
-      () => addon.createProgram(context, words, kernels, isa, program.constants),
+      () => addon.createProgram(context, words, kernels, isa, program.constants, natives, labels),
     );
     this.memory = {
       arena: program.arenaBytes,
@@ -218,7 +224,7 @@ class NativeExecutable implements Executable {
         this.#drain();
         throw isRefusal(error)
           ? outOfMemory(`the work space of program ${this.#program.name}`, undefined, error)
-          : asStoreError(error);
+          : asCommunicationError(asStoreError(error));
       });
     if (report.failedStep >= 0) this.#drain();
     // A run that stopped early may have left some of it undone.
@@ -283,7 +289,10 @@ class NativeExecutable implements Executable {
 function nameOf(step: Step): string {
   switch (step.kind) {
     case "kernel":
+    case "start":
       return step.op;
+    case "wait":
+      return `wait for ${step.op}`;
     case "store":
       return "store";
     case "transfer":
