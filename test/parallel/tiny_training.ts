@@ -32,6 +32,7 @@ export interface TinyTraining {
   readonly frozen?: (name: string) => boolean;
   readonly lossScale?: LossScaleSettings;
   readonly steps?: number;
+  readonly learningRate?: number;
   /** Keys of the model's config that differ. */
   readonly model?: Readonly<Record<string, unknown>>;
 }
@@ -130,7 +131,7 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
       const start = (data * accumulation + index) * rows;
       return packSequences(sequences.slice(start, start + rows), language.facts);
     });
-    const result = await engine.step(batches, { learningRate: 0.01 });
+    const result = await engine.step(batches, { learningRate: options.learningRate ?? 0.01 });
     losses.push(result.loss);
     norms.push(result.gradientNorm);
     skipped.push(result.skipped);
