@@ -110,6 +110,16 @@ const scenarios: Record<string, (group: ProcessGroup) => Promise<unknown>> = {
     group.close();
     return { code: "none", message: "" };
   },
+  network: async (group) => {
+    const wrong = await checkCollectives(group, 6);
+    await group.barrier();
+    const started = performance.now();
+    const tensor = floats(1_000_000).fill(1);
+    await group.allReduce([tensor]);
+    const seconds = (performance.now() - started) / 1000;
+    if (tensor.some((value) => value !== group.size)) wrong.push("all_reduce of 4 MB");
+    return { wrong, seconds };
+  },
   kill: async (group) => {
     await group.barrier();
     if (group.rank === 1) process.kill(process.pid, "SIGKILL");

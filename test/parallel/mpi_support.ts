@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { mpiAddonPath } from "../../src/runtime/native/build_mpi.ts";
+import { mpiAddonPath } from "../../src/runtime/native/mpi_world.ts";
 
 /** What a run of `mpi_ranks.ts` under mpirun printed. */
 export interface RanksReport {

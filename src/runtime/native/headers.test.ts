@@ -16,6 +16,7 @@ import {
 } from "../../graph/ops.ts";
 import { type IsaName, loadAddon } from "./addon.ts";
 import { encodeProgram, storageCodes, version } from "./encode.ts";
+import { collectiveKinds } from "./group.ts";
 
 /** The numbers that TypeScript writes are those that the C++ headers read. */
 
@@ -59,6 +60,10 @@ test("where tensors are stored", () => {
 test("the version of encoded programs", () => {
   const found = /kProgramVersion = (\d+)/.exec(source("executor/program.h"));
   expect(Number(found?.[1])).toBe(version);
+});
+
+test("kinds of collectives", () => {
+  expect(enumeration("comm/group.h", "CollectiveKind")).toEqual(positions(collectiveKinds));
 });
 
 test("activations", () => {
