@@ -17,7 +17,7 @@ import {
   runPasses,
 } from "./pipeline.ts";
 import { planProgram } from "./plan/plan.ts";
-import type { Program } from "./plan/program.ts";
+import type { Program, Step } from "./plan/program.ts";
 import type { TierOptions } from "./plan/tiers.ts";
 import { chooseRecomputePolicy, type RecomputeSetting } from "./recompute_policy.ts";
 
@@ -117,15 +117,21 @@ export function describeProgram(program: Program): string {
     `program ${program.name}: ${program.steps.length} steps (+${program.prepare.length} prepared), arena ${program.arenaBytes} bytes, prepared ${program.preparedBytes} bytes`,
   ];
   for (const step of [...program.prepare, ...program.steps]) {
-    if (step.kind === "transfer")
-      lines.push(`  ${step.action} t${step.tensor} (${step.store} + ${step.offset})  # ${step.scope}`);
-    else if (step.kind === "store")
-      lines.push(`  store t${step.input} -> t${step.output}${step.accumulate ? " (add)" : ""}`);
-    else {
-      const inputs = step.inputs.map((index) => `t${index}`).join(", ");
-      const outputs = step.outputs.map((index) => `t${index}`).join(", ");
-      lines.push(`  ${outputs} = ${step.op}(${inputs})${step.accumulate ? " (add)" : ""}  # ${step.scope}`);
-    }
+    lines.push(`  ${describeStep(program, step)}`);
   }
   return lines.join("\n");
+}
+
+function describeStep(program: Program, step: Step): string {
+  if (step.kind === "wait") return `wait ${step.ticket}`;
+  if (step.kind === "transfer") {
+    return `${step.action} t${step.tensor} (${step.store} + ${step.offset})  # ${step.scope}`;
+  }
+  const add = step.kind !== "start" && step.accumulate ? " (add)" : "";
+  if (step.kind === "store") return `store t${step.input} -> t${step.output}${add}`;
+  const inputs = step.inputs.map((index) => `t${index}`).join(", ");
+  const outputs = step.outputs.map((index) => `t${index}`).join(", ");
+  const call = `${outputs} = ${step.op}(${inputs})`;
+  if (step.kind === "kernel") return `${call}${add}  # ${step.scope}`;
+  return `start ${step.ticket}: ${call} over ${program.groups[step.group]!.axes}  # ${step.scope}`;
 }

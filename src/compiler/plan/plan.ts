@@ -1,17 +1,10 @@
 import type { TensorData } from "../../base/dtype.ts";
 import { InternalError, ShapeError } from "../../base/errors.ts";
 import { formatShape } from "../../base/shape.ts";
-import {
-  type AnyNode,
-  type Graph,
-  type GraphOutput,
-  type Node,
-  type TensorType,
-  typeOf,
-  type Value,
-} from "../../graph/graph.ts";
-import { inPlaceOutputs } from "../../graph/ops.ts";
+import { type Graph, type TensorType, typeOf, type Value } from "../../graph/graph.ts";
+import { type CollectiveOp, inPlaceOutputs, type RankGroup } from "../../graph/ops.ts";
 import { align, type Lifetime, layOutArena } from "./arena.ts";
+import { type CollectiveNode, type Draft, draftSteps } from "./draft.ts";
 import { parameterWork } from "./parameter_work.ts";
 import type {
   Binding,
@@ -23,25 +16,16 @@ import type {
   StoreStep,
   TransferStep,
 } from "./program.ts";
-import { copyOverwrittenLeaves, type OutputRoute, routeOutputs } from "./routes.ts";
-import { bytesOf, canOverwrite, hasStep, keyOf, rootOf } from "./storage.ts";
+import { copyOverwrittenLeaves, routeOutputs } from "./routes.ts";
+import { bytesOf, canOverwrite, keyOf, rootOf } from "./storage.ts";
 import { layOutTiers, type TieredLayout, type TierOptions } from "./tiers.ts";
 import type { Touch, TransferAction } from "./transfers.ts";
-
-/** A step before its tensors have places. */
-interface Draft {
-  readonly node: AnyNode | undefined;
-  readonly reads: readonly Value[];
-  readonly writes: readonly Value[];
-  readonly store?: GraphOutput;
-  readonly accumulate: boolean;
-}
 
 /**
  * Places every value of a graph in memory and lists its steps. Values whose lives do not meet share memory,
  * reshapes share that of their operand, and a `map` may write over an operand that dies with it. Outputs are
- * written where they belong by the kernel that makes them wherever nothing is read there afterwards. What lies in a
- * store is in the arena around the steps that use it.
+ * written where they belong by the kernel that makes them wherever nothing is read there afterwards. Collectives keep
+ * their memory from their start to their wait. What lies in a store is in the arena around the steps that use it.
  * @throws ConfigError where the arena cannot be kept within the limit of `tiers`.
  */
 export function planProgram(recorded: Graph, tiers?: TierOptions): Program {
@@ -52,8 +36,8 @@ export function planProgram(recorded: Graph, tiers?: TierOptions): Program {
   const moved = new MovedLeaves(graph, tiers);
   const bindings = listBindings(graph).filter(({ name }) => moved.objectOf(name) === undefined);
   const bindingIndex = new Map(bindings.map((binding, index) => [binding.name, index]));
-  const steps = draftSteps(graph.nodes, (node) => hasStep(node) && !prepared.has(node), routes);
-  const prepareSteps = draftSteps(graph.nodes, (node) => hasStep(node) && prepared.has(node), []);
+  const steps = draftSteps(graph.nodes, (node) => !prepared.has(node), routes);
+  const prepareSteps = draftSteps(graph.nodes, (node) => prepared.has(node), []);
   const constants: TensorData[] = [];
   const storages = new Map<string, Place>();
   const placeOf = (name: string): Place => {
@@ -86,7 +70,9 @@ export function planProgram(recorded: Graph, tiers?: TierOptions): Program {
   }
   const blocks = findBlocks(steps, storages);
   const tensors = new TensorTable(storages);
-  const finish = (draft: Draft, position?: number): Step => finishStep(draft, tensors, placeOf, position);
+  const groups = new GroupTable();
+  const finishing: Finishing = { tensors, groups, placeOf };
+  const finish = (draft: Draft, position?: number): Step => finishStep(draft, finishing, position);
   let arenaBytes: number;
   let finished: Step[];
   if (tiers === undefined || (moved.count === 0 && tiers.limit === undefined)) {
@@ -101,6 +87,7 @@ export function planProgram(recorded: Graph, tiers?: TierOptions): Program {
   }
   return {
     name: graph.name,
+    groups: groups.list,
     symbols: listSymbols(graph),
     prepare: prepareSteps.map((draft) => finish(draft)),
     steps: finished,
@@ -159,37 +146,6 @@ function refuseWritesToConstants(graph: Graph): void {
   }
 }
 
-/** The steps of the nodes that `belongs` picks, each followed by the stores that are due then. */
-function draftSteps(
-  nodes: readonly AnyNode[],
-  belongs: (node: AnyNode) => boolean,
-  routes: readonly OutputRoute[],
-): Draft[] {
-  const accumulated = new Set<Node>();
-  const due = new Map<number, Draft[]>();
-  for (const route of routes) {
-    const { output } = route;
-    if (route.kind === "accumulate") accumulated.add(rootOf(output.value).node);
-    if (route.kind !== "store") continue;
-    const accumulate = output.accumulate === true;
-    // What is added to is read, too.
-    const reads = output.target !== undefined && accumulate ? [output.value, output.target] : [output.value];
-    const draft: Draft = { node: undefined, reads, writes: [], store: output, accumulate };
-    const present = due.get(route.place);
-    if (present === undefined) due.set(route.place, [draft]);
-    else present.push(draft);
-  }
-  const drafts = [...(due.get(-1) ?? [])];
-  nodes.forEach((node, position) => {
-    if (belongs(node)) {
-      const writes = node.outputs.map((_, index) => ({ node, index }));
-      drafts.push({ node, reads: node.inputs, writes, accumulate: accumulated.has(node) });
-    }
-    drafts.push(...(due.get(position) ?? []));
-  });
-  return drafts;
-}
-
 /** The blocks of the arena, and which values they hold. */
 interface ArenaBlocks {
   /** By the keys of values. */
@@ -201,24 +157,32 @@ interface ArenaBlocks {
 function findBlocks(steps: readonly Draft[], storages: ReadonlyMap<string, Place>): ArenaBlocks {
   const blockOf = new Map<string, number>();
   const blocks: { bytes: number; first: number; last: number }[] = [];
-  const lastUse = new Map<string, number>();
+  const waits = waitsOf(steps);
+  /** The steps that touch a memory, ascending. */
+  const uses = new Map<string, number[]>();
   steps.forEach((draft, index) => {
-    for (const value of [...draft.reads, ...draft.writes]) lastUse.set(keyOf(rootOf(value)), index);
+    for (const value of [...draft.reads, ...draft.writes]) {
+      const key = keyOf(rootOf(value));
+      const present = uses.get(key);
+      if (present === undefined) uses.set(key, [index]);
+      else present.push(index);
+    }
   });
   steps.forEach((draft, index) => {
+    const end = draft.kind === "start" ? waits.get(draft.ticket!)! : index;
     for (const value of draft.writes) {
       const root = rootOf(value);
       const key = keyOf(root);
       if (storages.has(key) || blockOf.has(key)) continue;
-      const last = lastUse.get(key) ?? index;
+      const last = uses.get(key)!.at(-1)!;
       const overwritten = draft.reads.find((operand) => {
         const operandKey = keyOf(rootOf(operand));
         return (
           draft.node !== undefined &&
           canOverwrite(draft.node, operand, value.index) &&
           blockOf.has(operandKey) &&
-          lastUse.get(operandKey) === index &&
-          blocks[blockOf.get(operandKey)!]!.last === index
+          uses.get(operandKey)!.every((use) => use <= index || use === end) &&
+          blocks[blockOf.get(operandKey)!]!.last === end
         );
       });
       if (overwritten !== undefined) {
@@ -231,6 +195,15 @@ function findBlocks(steps: readonly Draft[], storages: ReadonlyMap<string, Place
     }
   });
   return { blockOf, blocks };
+}
+
+/** The positions of waits, by ticket. */
+function waitsOf(steps: readonly Draft[]): Map<number, number> {
+  const waits = new Map<number, number>();
+  steps.forEach(({ kind, ticket }, index) => {
+    if (kind === "wait") waits.set(ticket!, index);
+  });
+  return waits;
 }
 
 /** Lays blocks out and records where their values are. */
@@ -288,6 +261,7 @@ function placeTiers(
 ): { layout: TieredLayout; transferOf: (action: TransferAction) => TransferStep } {
   const objectTouches = moved.regions.map((): Touch[] => []);
   const blockTouches = blocks.blocks.map((): Touch[] => []);
+  const underWay = new Map<number, Draft>();
   steps.forEach((draft, step) => {
     const touch = (value: Value, reads: boolean, writes: boolean): void => {
       const key = keyOf(rootOf(value));
@@ -304,8 +278,13 @@ function placeTiers(
         touches.push({ step, reads: touches.pop()!.reads || reads, writes: last.writes || writes });
       else touches.push({ step, reads, writes });
     };
+    // What is sent and received stays where it is from the start to the wait.
+    for (const { reads, writes } of underWay.values())
+      for (const value of [...reads, ...writes]) touch(value, true, false);
     for (const value of draft.reads) touch(value, true, false);
     for (const value of draft.writes) touch(value, draft.accumulate, true);
+    if (draft.kind === "start") underWay.set(draft.ticket!, draft);
+    if (draft.kind === "wait") underWay.delete(draft.ticket!);
     if (draft.store?.target !== undefined) touch(draft.store.target, draft.accumulate, true);
   });
   const layout = layOutTiers(
@@ -391,36 +370,51 @@ class TensorTable {
   }
 }
 
-function finishStep(
-  draft: Draft,
-  tensors: TensorTable,
-  placeOf: (name: string) => Place,
-  position: number | undefined,
-): Step {
-  const inputs = draft.reads.map((value) => tensors.of(value, position));
-  if (draft.node === undefined) {
-    const { value, target, name, accumulate } = draft.store!;
+/** What drafts are finished with. */
+interface Finishing {
+  readonly tensors: TensorTable;
+  readonly groups: GroupTable;
+  readonly placeOf: (name: string) => Place;
+}
+
+function finishStep(draft: Draft, { tensors, groups, placeOf }: Finishing, position?: number): Step {
+  const { kind, node, accumulate } = draft;
+  if (node === undefined) {
+    const { value, target, name } = draft.store!;
+    const input = tensors.of(draft.reads[0]!, position);
     const storage = placeOf(target === undefined ? name : target.node.attributes.name);
     const output = tensors.add({ ...typeOf(target ?? value), storage }, position);
-    const step: StoreStep = {
-      kind: "store",
-      input: inputs[0]!,
-      output,
-      accumulate: accumulate === true,
-      scope: value.node.scope.name,
-    };
+    const step: StoreStep = { kind: "store", input, output, accumulate, scope: value.node.scope.name };
     return step;
   }
-  const { op, attributes, scope } = draft.node;
+  const scope = node.scope.name;
+  const ticket = draft.ticket!;
+  if (kind === "wait") return { kind, op: node.op as CollectiveOp, ticket, scope };
+  const inputs = draft.reads.map((value) => tensors.of(value, position));
   const outputs = draft.writes.map((value) => tensors.of(value, position));
-  const step: KernelStep = {
-    kind: "kernel",
-    op,
-    attributes,
-    inputs,
-    outputs,
-    accumulate: draft.accumulate,
-    scope: scope.name,
-  };
+  if (kind === "start") {
+    const { op, attributes } = node as CollectiveNode;
+    return { kind, op, attributes, inputs, outputs, group: groups.indexOf(attributes.group), ticket, scope };
+  }
+  const { op, attributes } = node;
+  const step: KernelStep = { kind: "kernel", op, attributes, inputs, outputs, accumulate, scope };
   return step;
+}
+
+/** The groups of a program, one for each name. */
+class GroupTable {
+  readonly list: RankGroup[] = [];
+
+  /** @throws InternalError where the rank has two places in a group. */
+  indexOf(group: RankGroup): number {
+    const index = this.list.findIndex(({ axes }) => axes === group.axes);
+    if (index < 0) return this.list.push(group) - 1;
+    const known = this.list[index]!;
+    if (known.size !== group.size || known.rank !== group.rank) {
+      throw new InternalError(`a program has two groups over "${group.axes}"`, {
+        received: `rank ${known.rank} of ${known.size} and rank ${group.rank} of ${group.size}`,
+      });
+    }
+    return index;
+  }
 }

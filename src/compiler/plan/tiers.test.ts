@@ -43,7 +43,7 @@ async function runTiered(
   const graph = removeDeadCode(separateUses(recorded, new Map(parameters)));
   for (const [name] of parameters) leaves.set(backwardUse(name), leaves.get(name)!);
   const program = planProgram(graph, { leaves, ...options });
-  const { words, kernels } = encodeProgram(program, new Map([["disk", store.native as number]]));
+  const { words, kernels, labels } = encodeProgram(program, new Map([["disk", store.native as number]]));
   const addon = loadAddon();
   const native = addon.createProgram(
     addon.createContext(false),
@@ -51,6 +51,8 @@ async function runTiered(
     kernels,
     addon.detectedIsa(),
     program.constants,
+    [],
+    labels,
   );
   const bindings = collectBindings(program, memory, {});
   await addon.runProgram(native, 1, bindings, collectSymbols(program, {}), true, false, false);

@@ -29,11 +29,15 @@ export interface NativeReport {
   readonly seconds: number;
   /** Seconds inside kernels: the rest is the interpreter's. */
   readonly kernelSeconds: number;
+  /** Seconds in which no kernel ran because a collective had not ended. */
+  readonly waitSeconds: number;
   /** With `checkFinite`: the step (prepare steps counted first) whose result is not finite, or -1. */
   readonly failedStep: number;
   readonly failedOutput: number;
   /** With `trace`: start and end of every step that ran, in seconds since the start of the run. */
   readonly stepSeconds: Float64Array;
+  /** With `trace`: begin and end of every collective on its lane, by ticket, in seconds since the start of the run. */
+  readonly collectiveSeconds: Float64Array;
 }
 
 /** What a store moved, and whether it goes past the page cache. */
@@ -47,6 +51,9 @@ export interface NativeTraffic {
 
 /** One rank's end of a process group, held by native code. */
 export type NativeGroupHandle = { readonly opaque: "group" };
+
+/** What moves bytes between processes, held by native code. */
+export type MpiTransport = { readonly opaque: "transport" };
 
 /** What `build/slipstream.node` exports (native/binding/module.cc). */
 export interface Addon {
@@ -70,13 +77,18 @@ export interface Addon {
   createContext(isolated: boolean): NativeContext;
   /** Lets go of a context: its memory is freed with its last program. */
   releaseContext(context: NativeContext): void;
-  /** Builds a program from what `encodeProgram` gives. */
+  /**
+   * Builds a program from what `encodeProgram` gives.
+   * @param groups `ProcessGroup.native` of the program's groups
+   */
   createProgram(
     context: NativeContext,
     words: Float64Array,
     kernels: readonly string[],
     isa: IsaName,
     constants: readonly ArrayBufferView[],
+    groups: readonly unknown[],
+    labels: readonly string[],
   ): NativeProgram;
   /** Reads the memory of all bindings once, for many runs. */
   bindMemory(bindings: readonly ArrayBufferView[]): NativeBindings;
@@ -112,6 +124,8 @@ export interface Addon {
     bandwidths: readonly number[],
     latencies: readonly number[],
   ): NativeGroupHandle[];
+  /** This process's end of a world over what `openTransport` of the MPI addon gave; once a process. */
+  createMessageWorld(transport: MpiTransport, timeoutSeconds: number): NativeGroupHandle;
   groupInformation(group: NativeGroupHandle): {
     readonly name: string;
     readonly rank: number;
