@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { decode, encode, type TensorData } from "../../src/base/dtype.ts";
@@ -230,6 +231,31 @@ describe("faults", () => {
       expect(String((first as PromiseRejectedResult).reason)).toMatch(/rank 1[\s\S]*not finite/);
       expect(second).toMatchObject({ status: "rejected", reason: { code: "not_finite" } });
     });
+  });
+
+  test("a process can exit while its ranks wait for each other", () => {
+    const script = `
+      import { withLocalRanks } from "./test/parallel/local_ranks.ts";
+      import { leaf } from "./src/graph/build.ts";
+      import { apply, buildGraph } from "./src/graph/graph.ts";
+      const x = leaf("x", "input", [4], "f32");
+      await withLocalRanks({ data: 3 }, ["data"], async (ranks) => {
+        for (const { backend, groups } of ranks.slice(1)) {
+          const group = { axes: "data", size: 3, rank: groups.get("data").rank };
+          const y = apply("all_reduce", [x], { group });
+          const program = backend.compile(buildGraph("stuck", [{ name: "y", value: y }]), { groups });
+          program.run({ x: new Float32Array(4), y: new Float32Array(4) }).catch(() => {});
+        }
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        process.exit(9);
+      }, { timeoutSeconds: 0 });
+    `;
+    const run = () =>
+      execFileSync(process.execPath, ["--input-type=module", "--eval", script], {
+        stdio: "pipe",
+        timeout: 20_000,
+      });
+    expect(run).toThrow(expect.objectContaining({ status: 9, signal: null }));
   });
 
   test("a rank that never comes ends the others in time, and nothing is written afterwards", async () => {
