@@ -3,9 +3,11 @@ import type { ConfigJson, LanguageModel, ModelFamily } from "../../src/models/fa
 import { familyOf } from "../../src/models/index.ts";
 import { ParameterSpace, type ParameterTable } from "../../src/nn/parameters.ts";
 import { adam } from "../../src/optim/optimizer.ts";
+import type { ZeroSettings } from "../../src/parallel/zero/settings.ts";
 import type { Backend } from "../../src/runtime/backend.ts";
 import { TrainingEngine } from "../../src/train/engine.ts";
 import type { TrainingBatch } from "../../src/train/micro_batches.ts";
+import type { Rank } from "../../src/train/rank.ts";
 import type { FloatDType } from "./tensors.ts";
 
 /** The sizes of a Llama whose heads are 64 wide, with an output projection of its own. */
@@ -81,6 +83,9 @@ export interface TrainingCase {
   readonly rows: number;
   readonly length: number;
   readonly recompute?: RecomputeSetting;
+  /** Where several ranks train together, this one, and how they share states. */
+  readonly rank?: Rank;
+  readonly zero?: ZeroSettings;
 }
 
 /** An engine with initialised weights: AdamW and clipping as the PyTorch peer has them. */
@@ -101,6 +106,8 @@ export async function startTraining(backend: Backend, training: TrainingCase): P
     decays: () => true,
     isFrozen: () => false,
     recompute,
+    ...(training.rank === undefined ? {} : { rank: training.rank }),
+    ...(training.zero === undefined ? {} : { zero: training.zero }),
   });
   await engine.initialize(3);
   return engine;
