@@ -34,6 +34,8 @@ import {
 import { TrainingEngine } from "./engine.ts";
 import { totalBytes } from "./layout.ts";
 import { requireMemory } from "./memory.ts";
+import { buildPlaced } from "./offload/placement.ts";
+import type { OffloadSettings } from "./offload/settings.ts";
 import type { Rank } from "./rank.ts";
 import { encodePrompts, type SamplePrompt } from "./sample_prompts.ts";
 import type { SharedParts } from "./shared_parts.ts";
@@ -94,6 +96,7 @@ export function recomputeSetting(config: TrainConfig): RecomputeSetting {
   switch (mode) {
     case "none":
     case "sqrt":
+    case "keep_attention":
       return { mode };
     case "every_block":
       return { mode: "every_k", every: 1 };
@@ -232,23 +235,36 @@ export function buildEngine(
       expected: `names such as ${[...model.parameters.keys()].slice(0, 3).join(", ")}`,
     });
   }
-  return new TrainingEngine({
-    backend,
-    language: model.language,
-    parameters: model.parameters,
-    dtype,
-    optimizer: createOptimizer(config.optimizer),
-    microBatchRows: batch.microBatchSize,
-    microBatchTokens: batch.microBatchSize * config.data.sequence_length,
-    accumulationSteps: batch.accumulationSteps,
-    gradientClipping: config.gradient_clipping,
-    decays: (name) => !matchesAny(name, noDecay),
-    isFrozen: (name) => matchesAny(name, config.frozen_parameters),
-    recompute: recomputeSetting(config),
-    zero: zeroSettings(config),
-    ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
-    ...(rank === undefined ? {} : { rank }),
-  });
+  const build = (offload: OffloadSettings | undefined): TrainingEngine =>
+    new TrainingEngine({
+      backend,
+      language: model.language,
+      parameters: model.parameters,
+      dtype,
+      optimizer: createOptimizer(config.optimizer),
+      microBatchRows: batch.microBatchSize,
+      microBatchTokens: batch.microBatchSize * config.data.sequence_length,
+      accumulationSteps: batch.accumulationSteps,
+      gradientClipping: config.gradient_clipping,
+      decays: (name) => !matchesAny(name, noDecay),
+      isFrozen: (name) => matchesAny(name, config.frozen_parameters),
+      recompute: recomputeSetting(config),
+      zero: zeroSettings(config),
+      ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
+      ...(rank === undefined ? {} : { rank }),
+      ...(offload === undefined ? {} : { offload }),
+    });
+  const facts = {
+    ranks: rank?.ranksInProcess ?? 1,
+    residentBytes: process.memoryUsage.rss(),
+    computesInHalf:
+      dtype === "bf16" && (config.zero_optimization.stage === 3 || (rank?.mesh.worldSize ?? 1) === 1),
+  };
+  return buildPlaced(config, facts, build, (engine) => ({
+    arena: engine.memory.arena,
+    prepared: engine.memory.prepared,
+    states: totalBytes(engine.buffers.values()),
+  }));
 }
 
 /** How `zero_optimization` partitions states. */
@@ -285,7 +301,9 @@ function buildFittingEngine(
     bytes: elements * bytesPerElement("f32"),
     hint: "make the model smaller, or train on a machine with more memory",
   };
-  requireMemory([state]);
+  // What may go to disk is not known to be needed in memory.
+  const mayLeave = config.memory.limit !== undefined || goesToDisk(config);
+  if (!mayLeave) requireMemory([state]);
   const engine = buildEngine(config, batch, model, backend, rank);
   const activations = {
     what: "activations and packed weights",
@@ -294,6 +312,11 @@ function buildFittingEngine(
   };
   requireMemory([{ ...state, bytes: ranks * totalBytes(engine.buffers.values()) }, activations]);
   return engine;
+}
+
+/** Whether a config sends states to disk. */
+function goesToDisk({ zero_optimization: zero }: TrainConfig): boolean {
+  return zero.offload_optimizer.device === "nvme" || zero.offload_param.device === "nvme";
 }
 
 /** About how many elements of parameters, gradients and optimizer states one rank keeps. */
@@ -358,16 +381,11 @@ async function fillWeights(config: TrainConfig, model: ModelShape, engine: Train
   const { family, parameters } = model;
   const largest = Math.max(...[...parameters.values()].map(({ shape }) => elementCount(shape)));
   const memory = new Float32Array(largest);
-  let read: { name: string; values: Float32Array } | undefined;
-  const keep = (): void => {
-    if (read !== undefined) engine.setParameter(read.name, read.values);
-  };
-  await readWeights(config.model.path, family, parameters, (name) => {
-    keep();
-    read = { name, values: memory.subarray(0, elementCount(parameters.get(name)!.shape)) };
-    return read.values;
-  });
-  keep();
+  const partOf = (name: string): Float32Array =>
+    memory.subarray(0, elementCount(parameters.get(name)!.shape));
+  await readWeights(config.model.path, family, parameters, partOf, (name) =>
+    engine.setParameter(name, partOf(name)),
+  );
   engine.weightsChanged();
 }
 

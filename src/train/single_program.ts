@@ -12,6 +12,7 @@ import type {
 } from "../runtime/backend.ts";
 import type { ProcessGroup } from "../runtime/group.ts";
 import type { MicroBatchResult, MicroBatchRunner, TrainingBatch } from "./micro_batches.ts";
+import type { Offload } from "./offload/states.ts";
 import { accumulateGraph, evaluationGraph, type TrainedModel } from "./programs.ts";
 import type { LocalProgram } from "./sharding.ts";
 
@@ -30,6 +31,8 @@ export interface RunnerContext {
   /** What splits programs over the ranks that hold the same parameters; and the groups of its collectives. */
   readonly passes: readonly Pass[];
   readonly groups: ReadonlyMap<string, ProcessGroup>;
+  /** What lies on disk of the parameters and gradients. */
+  readonly offload?: Offload;
   /** What sharding makes of a recorded graph. */
   readonly shard: (graph: Graph) => LocalProgram;
 }
@@ -93,9 +96,9 @@ export class SingleProgramRunner implements MicroBatchRunner {
   }
 
   #compile(graph: Graph): CompiledProgram {
-    const { backend, recompute, passes, groups, shard } = this.#context;
+    const { backend, recompute, passes, groups, shard, offload } = this.#context;
     const local = shard(graph);
-    return { local, executable: backend.compile(local.graph, { recompute, passes, groups }) };
+    return { local, executable: backend.compile(local.graph, { recompute, passes, groups, ...offload }) };
   }
 
   #execute(

@@ -81,8 +81,21 @@ export function rowsOf({ shape, values }: ReferenceTensor, rows: Int32Array): Re
   return { shape: [rows.length, ...shape.slice(1)], values: taken };
 }
 
+/** What a rank of the sequence axis runs. */
+export function rankGraph(
+  problem: Problem,
+  plan: ContextPlan,
+  rank: number,
+  dtype: "f32" | "bf16" = "f32",
+  tokens?: Dimension,
+): Graph {
+  const ranks = plan.grid.head * plan.grid.outer * plan.grid.inner;
+  const graph = attentionGraph(problem, tokens ?? problem.offsets.at(-1)! / ranks, dtype);
+  return contextParallel(graph, new Mesh({ sequence: ranks }, rank), plan);
+}
+
 /** What each rank of the sequence axis runs, and on what. */
-export function cut(problem: Problem, plan: ContextPlan, tokens?: Dimension, dtype: "f32" | "bf16" = "f32") {
+export function cut(problem: Problem, plan: ContextPlan, tokens?: Dimension) {
   const ranks = plan.grid.head * plan.grid.outer * plan.grid.inner;
   const total = problem.offsets.at(-1)!;
   const whole = operandsOf(problem);
@@ -92,8 +105,7 @@ export function cut(problem: Problem, plan: ContextPlan, tokens?: Dimension, dty
     const leaves = new Map(
       [...whole].map(([name, tensor]) => [name, name === "offsets" ? tensor : rowsOf(tensor, places)]),
     );
-    const graph = contextParallel(attentionGraph(problem, tokens ?? total / ranks, dtype), mesh, plan);
-    return { mesh, places, leaves, graph };
+    return { mesh, places, leaves, graph: rankGraph(problem, plan, rank, "f32", tokens) };
   });
 }
 

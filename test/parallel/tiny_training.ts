@@ -4,12 +4,16 @@ import { packSequences } from "../../src/models/batch.ts";
 import { familyOf } from "../../src/models/families.ts";
 import { ParameterSpace } from "../../src/nn/parameters.ts";
 import { adam, type Optimizer } from "../../src/optim/optimizer.ts";
+import type { ContextPlan } from "../../src/parallel/context/context_parallel.ts";
 import type { MeshSizes } from "../../src/parallel/mesh.ts";
 import { defaultZeroSettings, type ZeroSettings } from "../../src/parallel/zero/settings.ts";
 import type { Backend } from "../../src/runtime/backend.ts";
 import { type StateBytes, TrainingEngine } from "../../src/train/engine.ts";
+import { joinGrid } from "../../src/train/grid_groups.ts";
 import type { LossScaleSettings } from "../../src/train/loss_scale.ts";
+import type { OffloadSettings } from "../../src/train/offload/settings.ts";
 import type { Rank } from "../../src/train/rank.ts";
+import { createSharding } from "../../src/train/sharding.ts";
 import { joinSubgroups } from "../../src/train/subgroups.ts";
 
 /** One of the ranks that train together. */
@@ -32,6 +36,9 @@ export interface TinyTraining {
   readonly frozen?: (name: string) => boolean;
   readonly lossScale?: LossScaleSettings;
   readonly steps?: number;
+  /** How attention meets the tokens of other ranks of the sequence axis. */
+  readonly context?: ContextPlan;
+  readonly offload?: OffloadSettings;
   readonly learningRate?: number;
   /** Keys of the model's config that differ. */
   readonly model?: Readonly<Record<string, unknown>>;
@@ -96,7 +103,9 @@ export async function trainTiny(
 async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTraining) {
   const { accumulation = 1, steps = 3, tied = false, layers = 2 } = options;
   const zero = { ...defaultZeroSettings, persistenceThreshold: 30, ...options.zero };
-  const rank = await joinSubgroups(member, zero);
+  const joined = await joinSubgroups(member, zero);
+  const { context } = options;
+  const rank = context === undefined ? joined : await joinGrid(joined, context.grid);
   const space = ParameterSpace.create();
   const family = familyOf(config, "test");
   const sizes = { ...config, tie_word_embeddings: tied, num_hidden_layers: layers, ...options.model };
@@ -119,6 +128,10 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
     recompute: options.recompute ?? { mode: "none" },
     ...(options.lossScale === undefined ? {} : { lossScale: options.lossScale }),
     rank,
+    ...(context === undefined
+      ? {}
+      : { sharding: createSharding(space.table, language.sharding ?? [], rank.mesh, context)! }),
+    ...(options.offload === undefined ? {} : { offload: options.offload }),
     zero,
   });
   await engine.initialize(5);
@@ -136,7 +149,7 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
     norms.push(result.gradientNorm);
     skipped.push(result.skipped);
   }
-  const validation = rowsAt(99).slice(rank.world.rank * rows, (rank.world.rank + 1) * rows);
+  const validation = rowsAt(99).slice(data * rows, (data + 1) * rows);
   const evaluation = await engine.evaluate(packSequences(validation, language.facts));
   const parameters = new Map<string, Float32Array>();
   for (const name of space.table.keys()) parameters.set(name, (await engine.gatherParameter(name)).slice());

@@ -178,7 +178,7 @@ describe("what a rank keeps", () => {
     const expected = Float32Array.from({ length: 24 }, (_, index) => index);
     for (const values of gathered) expect(values).toEqual(expected);
     for (const engine of engines)
-      engine.setParameter(
+      await engine.setParameter(
         name,
         expected.map((value) => 2 * value),
       );

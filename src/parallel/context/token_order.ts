@@ -26,3 +26,19 @@ export function tokenOrder(order: TokenOrder, tokens: number, ranks: number): In
   }
   return all;
 }
+
+/** A packed batch with its tokens in the order of which ranks take contiguous parts. Offsets stay those of the tokens' places. */
+export function reorderTokens<
+  Batch extends Readonly<Record<"tokens" | "targets" | "positions" | "offsets", Int32Array>>,
+>(batch: Batch, order: TokenOrder, ranks: number): Batch {
+  if (order === "contiguous") return batch;
+  const places = tokenOrder(order, batch.tokens.length, ranks);
+  const reordered = (data: Int32Array): Int32Array => places.map((place) => data[place]!);
+  const { tokens, targets, positions } = batch;
+  return {
+    ...batch,
+    tokens: reordered(tokens),
+    targets: reordered(targets),
+    positions: reordered(positions),
+  };
+}

@@ -34,6 +34,9 @@ export interface PartitionedParameter {
 
 /** Parts start on whole cache lines. */
 const alignment = 16;
+/** Parts of large parameters are whole blocks of a disk, in f32 and in bf16. */
+const largeAlignment = 2048;
+const largePart = 2 ** 16;
 
 /** Divides a rank's parameters among the ranks that hold the same ones. */
 export function partitionParameters(
@@ -48,7 +51,7 @@ export function partitionParameters(
     const shards = splitOf(everyone, shardSize);
     const group = shards?.run ?? everyone;
     const elements = elementCount(local.box.sizes);
-    const unit = alignment * group.size;
+    const unit = (elements >= largePart * group.size ? largeAlignment : alignment) * group.size;
     const padded = Math.ceil(elements / unit) * unit;
     const shareFrom = (first: number): Share => (stage >= first && group.size > 1 ? "part" : "whole");
     return {

@@ -133,11 +133,8 @@ function collectGradients(graph: Graph, { parameterOf }: GradientReduction): Loc
   }
   return [...byTarget.values()]
     .map(({ parameter, outputs }) => {
-      const place = Math.max(
-        ...outputs.map(({ value, target }) =>
-          Math.max(position.get(value.node)!, position.get(target!.node)!),
-        ),
-      );
+      // Leaves of gradients are recorded after all work: nothing reads them, so they hold up no reduction.
+      const place = Math.max(...outputs.map(({ value }) => position.get(value.node)!));
       return { parameter, outputs, place };
     })
     .sort((a, b) => a.place - b.place);

@@ -49,8 +49,7 @@ export const attentionBlockReferences: { readonly [Op in BlockOp]: ReferenceRule
   attention_block: ([q, k, v, queryPlaces, keyPlaces, offsets, outBefore, lseBefore], attributes) => {
     const { tokens, heads, size, groups, share } = sizesOf(q!, k!);
     const out = outBefore?.values.slice() ?? new Float64Array(q!.values.length);
-    const logsumexp =
-      lseBefore?.values.slice() ?? new Float64Array(heads * tokens).fill(nothingSeen);
+    const logsumexp = lseBefore?.values.slice() ?? new Float64Array(heads * tokens).fill(nothingSeen);
     const places = [queryPlaces!, keyPlaces!, offsets!];
     forEachHead("attention_block", heads, places, attributes, (query, head, keys) => {
       if (keys.length === 0) return;
