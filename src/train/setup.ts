@@ -32,12 +32,15 @@ import {
   type TrainConfig,
 } from "./config/index.ts";
 import { TrainingEngine } from "./engine.ts";
+import { joinGrid } from "./grid_groups.ts";
 import { totalBytes } from "./layout.ts";
 import { requireMemory } from "./memory.ts";
 import { buildPlaced } from "./offload/placement.ts";
 import type { OffloadSettings } from "./offload/settings.ts";
 import type { Rank } from "./rank.ts";
 import { encodePrompts, type SamplePrompt } from "./sample_prompts.ts";
+import { contextPlanOf } from "./sequence_method.ts";
+import { createSharding } from "./sharding.ts";
 import type { SharedParts } from "./shared_parts.ts";
 import { joinSubgroups } from "./subgroups.ts";
 
@@ -235,6 +238,9 @@ export function buildEngine(
       expected: `names such as ${[...model.parameters.keys()].slice(0, 3).join(", ")}`,
     });
   }
+  const context = rank && contextPlanOf(config, rank.mesh.sizes.sequence);
+  const sharding =
+    context && createSharding(model.parameters, model.language.sharding ?? [], rank.mesh, context);
   const build = (offload: OffloadSettings | undefined): TrainingEngine =>
     new TrainingEngine({
       backend,
@@ -252,6 +258,7 @@ export function buildEngine(
       zero: zeroSettings(config),
       ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
       ...(rank === undefined ? {} : { rank }),
+      ...(sharding === undefined ? {} : { sharding }),
       ...(offload === undefined ? {} : { offload }),
     });
   const facts = {
@@ -265,6 +272,13 @@ export function buildEngine(
     prepared: engine.memory.prepared,
     states: totalBytes(engine.buffers.values()),
   }));
+}
+
+/** The rank with all groups that its programs talk in. A collective: every rank of the world calls it. */
+export async function joinGroups(config: TrainConfig, rank: Rank): Promise<Rank> {
+  const joined = await joinSubgroups(rank, zeroSettings(config));
+  const context = contextPlanOf(config, rank.mesh.sizes.sequence);
+  return context === undefined ? joined : await joinGrid(joined, context.grid);
 }
 
 /** How `zero_optimization` partitions states. */
@@ -343,7 +357,7 @@ export async function setUpTraining(
   const samplePrompts = encodePrompts(config, tokenizer, model.language);
   if (rank !== undefined) requireSplits(config, rank.mesh.sizes, model.language.facts);
   // What is wrong with the sizes or the data is told before weights are read or made.
-  const joined = rank === undefined ? undefined : await joinSubgroups(rank, zeroSettings(config));
+  const joined = rank === undefined ? undefined : await joinGroups(config, rank);
   const engine = buildFittingEngine(config, batch, model, backend, joined);
   try {
     const open = () => shared.dataset(tokenizer, model.language.facts.vocabularySize);
