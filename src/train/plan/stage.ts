@@ -47,7 +47,11 @@ export async function planStage(
     states: createOptimizer(config.optimizer).states.length,
     batch,
     microBatchTokens,
-    symbols: { tokens: microBatchTokens, offsets: batch.microBatchSize + 1 },
+    // Programs that are cut over tokens count groups of as many as there are parts.
+    symbols: {
+      tokens: Math.ceil(microBatchTokens / (sizes.sequence * sizes.tensor)),
+      offsets: batch.microBatchSize + 1,
+    },
   };
 }
 
