@@ -6,6 +6,7 @@ import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
+import type { LocalParameter } from "../parallel/local_parameter.ts";
 import {
   isFirstReplica,
   isShared,
@@ -14,7 +15,7 @@ import {
   ownStart,
   type Share,
 } from "../parallel/zero/partition.ts";
-import { partitionStates } from "../parallel/zero/pass.ts";
+import { partitionStates, residualName } from "../parallel/zero/pass.ts";
 import { defaultZeroSettings, type ZeroSettings } from "../parallel/zero/settings.ts";
 import type { Backend, Executable, MemoryPlan } from "../runtime/backend.ts";
 import type { StoreTraffic } from "../runtime/store.ts";
@@ -71,6 +72,8 @@ export interface EngineOptions {
   readonly zero?: ZeroSettings;
   /** How programs are split over the tensor and sequence axes; as the model says by default. */
   readonly sharding?: ProgramSharding;
+  /** What this rank holds of the parameters; what `sharding` leaves it by default. */
+  readonly locals?: readonly LocalParameter[];
   /** What of the states lies on disk; nothing by default. */
   readonly offload?: OffloadSettings;
   /** What runs micro-batches; one program forward and backward by default. */
@@ -82,6 +85,8 @@ export interface StateBytes {
   readonly parameters: number;
   readonly gradients: number;
   readonly optimizer: number;
+  /** What quantized gradients did not send yet. */
+  readonly residuals: number;
 }
 
 /** What one step did. */
@@ -114,6 +119,7 @@ export class TrainingEngine {
   readonly #options: EngineOptions;
   readonly #split: ModelSplit;
   readonly #states: States;
+  readonly #residuals: Float32Array;
   readonly #bindings: Record<string, TensorData>;
   readonly #runner: MicroBatchRunner;
   readonly #clear: Executable | undefined;
@@ -122,6 +128,8 @@ export class TrainingEngine {
   readonly #update: Executable;
   readonly #squared: readonly SquaredStretch[];
   #updates = 0;
+  /** Awaited before parameters and states change: for what still reads them. */
+  beforeUpdate: (() => Promise<void>) | undefined;
   #copied = false;
 
   constructor(options: EngineOptions) {
@@ -132,12 +140,14 @@ export class TrainingEngine {
     const { offload } = options;
     const sharding =
       options.sharding ?? (rank && createSharding(parameters, language.sharding ?? [], rank.mesh));
-    this.#split = { ...whole, locals: sharding?.locals ?? whole.locals };
+    this.#split = { ...whole, locals: options.locals ?? sharding?.locals ?? whole.locals };
     this.layout = layOutParameters(parameters, options.decays, options.isFrozen, this.#split, {
       ...(offload === undefined ? {} : { alignment: tieredAlignment, longestSweep: offload.subGroup }),
     });
     this.lossScale = options.lossScale === undefined ? undefined : new LossScale(options.lossScale);
     this.#states = new States(backend, this.layout.elements, optimizer.states, offload);
+    const residuals = zero.quantizedGradients === true ? this.#residualElements() : 0;
+    this.#residuals = backend.allocate("f32", residuals) as Float32Array;
     this.#squared = this.#chooseSquared();
     this.#placeLeaves();
     this.#bindings = this.#states.bindings;
@@ -187,6 +197,11 @@ export class TrainingEngine {
     return this.#runner.memory;
   }
 
+  /** Whether parameters or states lie on disk. */
+  get hasStatesOnDisk(): boolean {
+    return this.#states.store !== undefined;
+  }
+
   /** Bytes of this rank's buffers, padding included. */
   get stateBytes(): StateBytes {
     const bytesOf = (kind: string): number => this.#states.bytesOf(kind);
@@ -194,6 +209,7 @@ export class TrainingEngine {
       parameters: bytesOf("parameters"),
       gradients: bytesOf("gradients"),
       optimizer: this.#stateNames.reduce((sum, name) => sum + bytesOf(name), 0),
+      residuals: this.#residuals.byteLength,
     };
   }
 
@@ -345,6 +361,8 @@ export class TrainingEngine {
     } else {
       this.lossScale?.overflowed();
     }
+    // What is left of gradients of another scale, or of infinite ones, fits the next ones no more.
+    if (this.lossScale !== undefined && this.lossScale.scale !== scale) this.#residuals.fill(0);
     return {
       loss: targets === 0 ? 0 : loss / targets,
       gradientNorm,
@@ -423,6 +441,13 @@ export class TrainingEngine {
     return this.#options.optimizer.states;
   }
 
+  /** Quantized gradients that are kept in parts: all of each waits for the next. */
+  #residualElements(): number {
+    return [...this.layout.parameters.values()]
+      .filter(({ decayGroup, gradient }) => decayGroup !== undefined && gradient === "part")
+      .reduce((sum, { padded }) => sum + padded, 0);
+  }
+
   /** What this rank keeps of a parameter: a view where that is in memory, a copy otherwise. */
   async #keptParameter(placed: PlacedParameter): Promise<Float32Array> {
     const { start, end } = keptRange(placed, placed.parameter);
@@ -466,6 +491,7 @@ export class TrainingEngine {
     const states = this.#states;
     const gradientElements = (placed: PlacedParameter, share: Share): number =>
       share === "part" ? placed.part : placed.elements;
+    let residualStart = 0;
     for (const [name, placed] of this.layout.parameters) {
       const { parameter, gradient, parameterStart, gradientStart, padded, group } = placed;
       const kept = keptElements(placed, parameter);
@@ -479,6 +505,11 @@ export class TrainingEngine {
       if (placed.decayGroup === undefined) continue;
       if (parameter === "whole" && group.size > 1)
         states.place(`whole ${name}`, "parameters", parameterStart, padded);
+      if (gradient === "part" && this.#residuals.length > 0) {
+        const residual = this.#residuals.subarray(residualStart, residualStart + padded);
+        states.bindings[residualName(gradientName(name))] = residual;
+        residualStart += padded;
+      }
       states.place(gradientName(name), "gradients", gradientStart, gradientElements(placed, gradient));
     }
     for (const { name, parameterStart, gradientStart, statesStart, length } of this.layout.sweeps) {
@@ -510,6 +541,7 @@ export class TrainingEngine {
       const context = { ...settings, update: this.#updates + 1, decay, gradientScale: clip / scale };
       bindings[`hyper ${group}`] = Float32Array.from(optimizer.hyper(context));
     }
+    await this.beforeUpdate?.();
     const { kernelSeconds } = await this.#update.run(bindings);
     this.#updates++;
     this.weightsChanged();
