@@ -6,6 +6,7 @@
 #include "binding/completions.h"
 #include "binding/values.h"
 #include "comm/local_group.h"
+#include "comm/message_group.h"
 
 namespace slipstream::binding {
 
@@ -144,6 +145,26 @@ napi_value create_local_world(napi_env env, napi_callback_info info) {
       check(napi_set_element(env, array, i, make_group(env, ends[i])), "element");
     }
     return array;
+  });
+}
+
+napi_value create_message_world(napi_env env, napi_callback_info info) {
+  return guarded(env, [&] {
+    const std::vector<napi_value> values = arguments(env, info, 2);
+    void* data = nullptr;
+    check(napi_get_value_external(env, values[0], &data), "expected a transport");
+    const auto& transport = *static_cast<const SlipstreamTransport*>(data);
+    if (transport.version != comm::kTransportVersion) {
+      throw std::runtime_error("the MPI addon is of another version: run `npx slipstream build`");
+    }
+    // Never destroyed: its last messages go out while the process ends.
+    static auto& world = *new std::shared_ptr<comm::MessageWorld>();
+    if (world == nullptr) {
+      world = std::make_shared<comm::MessageWorld>(transport, read_number(env, values[1]));
+      const auto finish = [](void*) { world->finish(); };
+      check(napi_add_env_cleanup_hook(env, finish, nullptr), "cleanup hook");
+    }
+    return make_group(env, comm::create_message_world(world));
   });
 }
 

@@ -13,6 +13,10 @@ namespace slipstream::binding {
 // createLocalWorld(size, timeoutSeconds, axes, bandwidths, latencies): an opaque group a rank.
 napi_value create_local_world(napi_env env, napi_callback_info info);
 
+// createMessageWorld(transport, timeoutSeconds): an opaque group, this process's end of a world over a
+// transport (native/comm/transport.h). Once a process. When the process ends it waits for the others.
+napi_value create_message_world(napi_env env, napi_callback_info info);
+
 // groupInformation(group): {name, rank, size, members}.
 napi_value group_information(napi_env env, napi_callback_info info);
 

@@ -115,6 +115,7 @@ NAPI_MODULE_INIT() {
     add_function(env, exports, "drainStore", drain_store);
     add_function(env, exports, "closeStore", close_store);
     add_function(env, exports, "createLocalWorld", create_local_world);
+    add_function(env, exports, "createMessageWorld", create_message_world);
     add_function(env, exports, "groupInformation", group_information);
     add_function(env, exports, "subgroup", subgroup);
     add_function(env, exports, "runCollective", run_collective);

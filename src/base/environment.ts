@@ -31,6 +31,11 @@ export const environmentVariables = {
     meaning: "the C++ compiler that builds the native code (default: g++, then clang++)",
     values: "a command",
   },
+  mpiCompiler: {
+    name: "SLIPSTREAM_MPICXX",
+    meaning: "the C++ compiler wrapper of the MPI that the MPI addon is built for (default: mpicxx)",
+    values: "a command",
+  },
   apiKey: {
     name: "SLIPSTREAM_API_KEY",
     meaning: "keys of which clients of `slipstream serve` must send one",
@@ -63,6 +68,11 @@ export const environmentVariables = {
     values: "set by the terminal itself",
   },
 } as const satisfies Record<string, EnvironmentVariable>;
+
+/** The environment as launchers of ranks (mpirun, srun) set it: their names are theirs, and not ours to list. */
+export function launcherEnvironment(): Readonly<Record<string, string | undefined>> {
+  return process.env;
+}
 
 /** The value of a variable, or undefined where it is unset or empty. */
 export function readVariable(variable: EnvironmentVariable): string | undefined {

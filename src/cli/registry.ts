@@ -65,6 +65,7 @@ export const registeredCommands: readonly RegisteredCommand[] = [
     load: async () =>
       (await import("./commands/build.ts")).defineBuild(async () => {
         await (await import("../runtime/native/build.ts")).buildNative();
+        await (await import("../runtime/native/build_mpi.ts")).buildMpi();
       }),
   },
   {

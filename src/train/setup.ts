@@ -378,16 +378,11 @@ async function fillWeights(config: TrainConfig, model: ModelShape, engine: Train
   const { family, parameters } = model;
   const largest = Math.max(...[...parameters.values()].map(({ shape }) => elementCount(shape)));
   const memory = new Float32Array(largest);
-  let read: { name: string; values: Float32Array } | undefined;
-  const keep = async (): Promise<void> => {
-    if (read !== undefined) await engine.setParameter(read.name, read.values);
-  };
-  await readWeights(config.model.path, family, parameters, async (name) => {
-    await keep();
-    read = { name, values: memory.subarray(0, elementCount(parameters.get(name)!.shape)) };
-    return read.values;
-  });
-  await keep();
+  const partOf = (name: string): Float32Array =>
+    memory.subarray(0, elementCount(parameters.get(name)!.shape));
+  await readWeights(config.model.path, family, parameters, partOf, (name) =>
+    engine.setParameter(name, partOf(name)),
+  );
   engine.weightsChanged();
 }
 

@@ -36,9 +36,9 @@ export interface TinyTraining {
   readonly frozen?: (name: string) => boolean;
   readonly lossScale?: LossScaleSettings;
   readonly steps?: number;
-  readonly offload?: OffloadSettings;
   /** How attention meets the tokens of other ranks of the sequence axis. */
   readonly context?: ContextPlan;
+  readonly offload?: OffloadSettings;
   /** Keys of the model's config that differ. */
   readonly model?: Readonly<Record<string, unknown>>;
 }
@@ -130,11 +130,11 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
     recompute: options.recompute ?? { mode: "none" },
     ...(options.lossScale === undefined ? {} : { lossScale: options.lossScale }),
     rank,
-    ...(options.offload === undefined ? {} : { offload: options.offload }),
-    zero,
     ...(context === undefined
       ? {}
       : { sharding: createSharding(space.table, language.sharding ?? [], rank.mesh, context)! }),
+    ...(options.offload === undefined ? {} : { offload: options.offload }),
+    zero,
   });
   await engine.initialize(5);
   const losses: number[] = [];

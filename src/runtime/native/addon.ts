@@ -52,6 +52,9 @@ export interface NativeTraffic {
 /** One rank's end of a process group, held by native code. */
 export type NativeGroupHandle = { readonly opaque: "group" };
 
+/** What moves bytes between processes, held by native code. */
+export type MpiTransport = { readonly opaque: "transport" };
+
 /** What `build/slipstream.node` exports (native/binding/module.cc). */
 export interface Addon {
   /** The highest instruction set of this processor. */
@@ -121,6 +124,8 @@ export interface Addon {
     bandwidths: readonly number[],
     latencies: readonly number[],
   ): NativeGroupHandle[];
+  /** This process's end of a world over what `openTransport` of the MPI addon gave; once a process. */
+  createMessageWorld(transport: MpiTransport, timeoutSeconds: number): NativeGroupHandle;
   groupInformation(group: NativeGroupHandle): {
     readonly name: string;
     readonly rank: number;

@@ -16,7 +16,8 @@ const { include_dir: nodeHeaders } = createRequire(import.meta.url)("node-api-he
   include_dir: string;
 };
 const root = join(dirname(fileURLToPath(import.meta.url)), "../../..");
-const buildFolder = join(root, "build");
+/** Where everything that is compiled goes. */
+export const buildFolder = join(root, "build");
 const addonPath = join(buildFolder, "slipstream.node");
 
 const avx512 = ["-mavx2", "-mfma", "-mf16c", "-mbmi2", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"];
@@ -31,7 +32,8 @@ const flagsBySuffix: Record<string, { flags: string[]; architecture: string }> =
   neon: { flags: [], architecture: "arm64" },
 };
 
-const commonFlags = [
+/** Flags of every file. */
+export const commonFlags: readonly string[] = [
   "-std=c++20",
   "-O3",
   "-fPIC",
@@ -91,6 +93,8 @@ export interface Target {
 export function listUnits({ architecture, objects, emulated = false }: Target): Unit[] {
   const units: Unit[] = [];
   for (const source of globSync("native/**/*.cc", { cwd: root }).sort()) {
+    // An addon of its own: build_mpi.ts.
+    if (source.startsWith("native/mpi/")) continue;
     const suffix = /\.([a-z0-9]+)\.cc$/.exec(source)?.[1];
     const variant = suffix === undefined ? { flags: [], architecture } : flagsBySuffix[suffix];
     if (variant === undefined) {
@@ -211,13 +215,26 @@ export async function buildNative(options: BuildOptions = {}): Promise<string> {
   });
   const started = performance.now();
   const compiled = await compileUnits(units, compiler, log);
-  const linkRecord = `${addonPath}.digest`;
-  const linkDigest = (): string => {
-    const digests = units.map((unit) => recorded(`${unit.object}.digest`));
-    return createHash("sha256").update(digests.join()).digest("hex");
-  };
-  if (compiled === 0 && existsSync(addonPath) && recorded(linkRecord) === linkDigest()) return addonPath;
-  const temporary = `${addonPath}.${process.pid}.tmp`;
+  await linkAddon(addonPath, units, compiler, log, { started, again: compiled > 0 });
+  return addonPath;
+}
+
+/**
+ * Links objects into an addon where one of them changed or it is not there.
+ * @throws RunError with what the linker said.
+ */
+export async function linkAddon(
+  path: string,
+  units: readonly Unit[],
+  compiler: Compiler,
+  log: (line: string) => void,
+  { started, again }: { readonly started: number; readonly again: boolean },
+): Promise<void> {
+  const record = `${path}.digest`;
+  const digests = units.map((unit) => recorded(`${unit.object}.digest`));
+  const digest = createHash("sha256").update(digests.join()).digest("hex");
+  if (!again && existsSync(path) && recorded(record) === digest) return;
+  const temporary = `${path}.${process.pid}.tmp`;
   const undefinedSymbols = process.platform === "darwin" ? ["-undefined", "dynamic_lookup"] : [];
   await run(compiler.command, [
     "-shared",
@@ -227,8 +244,7 @@ export async function buildNative(options: BuildOptions = {}): Promise<string> {
     "-o",
     temporary,
   ]);
-  renameSync(temporary, addonPath);
-  writeFileSync(linkRecord, linkDigest());
-  log(`built ${relative(root, addonPath)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
-  return addonPath;
+  renameSync(temporary, path);
+  writeFileSync(record, digest);
+  log(`built ${relative(root, path)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
 }
