@@ -489,8 +489,10 @@ export class TrainingEngine {
       if (states.keepsHalves) {
         states.place(`master ${name}`, "parameters", parameterStart, kept);
         states.placeHalf(`copy of ${name}`, parameterStart);
-        // Only products and tables round weights to bf16; norms read theirs in float32.
-        if (placed.local.shape.length > 1) states.computeInHalf(name, parameterStart);
+        // Only products and tables round weights to bf16; norms read theirs in float32. What is gathered after an
+        // update comes in float32 alone.
+        const complete = parameter === "part" || group.size === 1;
+        if (placed.local.shape.length > 1 && complete) states.computeInHalf(name, parameterStart);
       }
       if (placed.decayGroup === undefined) continue;
       if (parameter === "whole" && group.size > 1)
