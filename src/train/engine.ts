@@ -246,7 +246,7 @@ export class TrainingEngine {
   async gatherParameter(name: string): Promise<Float32Array> {
     const { rank, parameters } = this.#options;
     if (rank === undefined || rank.world.size === 1) {
-      return await this.#keptParameter(this.#wholePlaced(name));
+      return await this.wholeParameter(name);
     }
     const placed = this.layout.parameters.get(name);
     const own = placed !== undefined && this.#contributes(placed) ? placed : undefined;
@@ -377,10 +377,15 @@ export class TrainingEngine {
     this.#runner.releaseEvaluation();
   }
 
-  /** Frees native memory; the engine cannot be used afterwards. */
-  dispose(): void {
+  /** Frees the memory of the programs: states can still be read and saved. */
+  releasePrograms(): void {
     this.#runner.dispose();
     for (const executable of [this.#clear, this.#copy, this.#norm, this.#update]) executable?.dispose();
+  }
+
+  /** Frees native memory and disk space; the engine cannot be used afterwards. */
+  dispose(): void {
+    this.releasePrograms();
     this.#states.close();
   }
 
@@ -449,6 +454,14 @@ export class TrainingEngine {
     if (this.#copy === undefined || this.#copied) return;
     await this.#copy.run(this.#bindings);
     this.#copied = true;
+  }
+
+  /**
+   * The whole values of a parameter that this rank holds whole; no collective. A view where they are in memory.
+   * @throws InternalError where it holds a part.
+   */
+  async wholeParameter(name: string): Promise<Float32Array> {
+    return await this.#keptParameter(this.#wholePlaced(name));
   }
 
   #wholeParameter(name: string): Float32Array {
