@@ -322,7 +322,7 @@ export class TrainingLoop {
     await this.#save();
     await this.#saving;
     // Nothing is computed any more: saving needs the weights, not the programs.
-    this.#parts.engine.dispose();
+    this.#parts.engine.releasePrograms();
     const model = reason === "interrupted" ? undefined : await saveTrainedModel(this.#parts);
     // A run that was finished before it was resumed has no step of its own, only its history.
     const loss = this.#losses.at(-1) ?? Number.NaN;

@@ -117,7 +117,7 @@ export async function gatheringParameters(
 ): Promise<void> {
   const world = rank?.world;
   if (world === undefined || holdsWhole(engine, rank)) {
-    await onRankZero(world, () => work(async (name) => engine.weights.get(name)!));
+    await onRankZero(world, () => work(async (name) => await engine.wholeParameter(name)));
     return;
   }
   if (world.rank === 0) {
