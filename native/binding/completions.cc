@@ -63,6 +63,12 @@ Environment& environment_of(napi_env env) {
 
 }  // namespace
 
+void finish_completions_first(napi_env env) {
+  Environment& environment = environment_of(env);
+  check(napi_remove_env_cleanup_hook(env, finish, &environment), "cleanup hook");
+  check(napi_add_env_cleanup_hook(env, finish, &environment), "cleanup hook");
+}
+
 void expect_completion(napi_env env, Completion* completion) {
   Environment& environment = environment_of(env);
   if (environment.unsettled++ == 0) {

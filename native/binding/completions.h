@@ -26,4 +26,7 @@ void expect_completion(napi_env env, Completion* completion);
 // Any thread, once for each expected completion; takes ownership.
 void post_completion(napi_env env, Completion* completion);
 
+// JavaScript's thread: when the environment ends, what is expected ends before anything that was made by now.
+void finish_completions_first(napi_env env);
+
 }  // namespace slipstream::binding

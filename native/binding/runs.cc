@@ -1,9 +1,11 @@
 #include "binding/runs.h"
 
 #include <cstring>
+#include <exception>
 #include <memory>
 
 #include "binding/completions.h"
+#include "binding/groups.h"
 #include "binding/values.h"
 #include "executor/context.h"
 #include "executor/program.h"
@@ -23,31 +25,31 @@ class Run : public Completion {
   std::vector<int64_t> symbols;
   RunOptions options;
   napi_deferred deferred = nullptr;
-  napi_ref keep_alive = nullptr;  // the memory of the bindings, until the run has ended
+  napi_ref keep_alive = nullptr;  // the program and the memory of the bindings, until the run has ended
 
   // The context's thread.
   void execute() {
     try {
       report_ = program->run(*threads, bindings, symbols, options);
-    } catch (const std::exception& error) {
-      failure_ = error.what();
+    } catch (...) {
+      failure_ = std::current_exception();
     }
   }
 
+  void stop() override { program->abort("its process is ending"); }
+
   void settle(napi_env env) override {
     napi_delete_reference(env, keep_alive);
-    if (failure_.empty()) {
+    if (failure_ == nullptr) {
       napi_resolve_deferred(env, deferred, make_report(env, report_));
-      return;
+    } else {
+      napi_reject_deferred(env, deferred, make_error(env, failure_));
     }
-    napi_value error;
-    napi_create_error(env, make_string(env, "native"), make_string(env, failure_), &error);
-    napi_reject_deferred(env, deferred, error);
   }
 
  private:
   RunReport report_;
-  std::string failure_;
+  std::exception_ptr failure_;
 };
 
 // A program that is released once the runs before are over.
@@ -70,24 +72,29 @@ void submit(napi_env env, ExecutionContext& context, std::unique_ptr<Work> work)
   work.release();
 }
 
-template <class Held>
-napi_value make_external(napi_env env, std::shared_ptr<Held> held) {
-  auto pointer = std::make_unique<std::shared_ptr<Held>>(std::move(held));
-  napi_value external;
-  check(napi_create_external(
-            env, pointer.get(),
-            [](napi_env, void* data, void*) { delete static_cast<std::shared_ptr<Held>*>(data); }, nullptr,
-            &external),
-        "external");
-  pointer.release();
-  return external;
-}
+using HeldContext = std::shared_ptr<ExecutionContext>;
+
+// What an opaque program of JavaScript holds.
+struct HeldProgram {
+  std::shared_ptr<Program> program;
+  napi_ref groups = nullptr;  // of its collectives, which live as long
+};
 
 template <class Held>
-std::shared_ptr<Held>& read_external(napi_env env, napi_value value, const char* expected) {
-  void* pointer = nullptr;
-  check(napi_get_value_external(env, value, &pointer), expected);
-  return *static_cast<std::shared_ptr<Held>*>(pointer);
+Held& read_external(napi_env env, napi_value value, const char* expected) {
+  void* held = nullptr;
+  check(napi_get_value_external(env, value, &held), expected);
+  return *static_cast<Held*>(held);
+}
+
+napi_value make_numbers(napi_env env, const std::vector<double>& numbers) {
+  napi_value buffer, array;
+  void* memory = nullptr;
+  const size_t bytes = numbers.size() * sizeof(double);
+  check(napi_create_arraybuffer(env, bytes, &memory, &buffer), "array buffer");
+  if (bytes > 0) std::memcpy(memory, numbers.data(), bytes);
+  check(napi_create_typedarray(env, napi_float64_array, numbers.size(), buffer, 0, &array), "array");
+  return array;
 }
 
 napi_value make_report(napi_env env, const RunReport& report) {
@@ -97,14 +104,9 @@ napi_value make_report(napi_env env, const RunReport& report) {
   set_property(env, object, "kernelSeconds", make_number(env, report.kernel_seconds));
   set_property(env, object, "failedStep", make_number(env, report.failed_step));
   set_property(env, object, "failedOutput", make_number(env, report.failed_output));
-  napi_value buffer, array;
-  void* memory = nullptr;
-  const size_t bytes = report.step_seconds.size() * sizeof(double);
-  check(napi_create_arraybuffer(env, bytes, &memory, &buffer), "array buffer");
-  if (bytes > 0) std::memcpy(memory, report.step_seconds.data(), bytes);
-  check(napi_create_typedarray(env, napi_float64_array, report.step_seconds.size(), buffer, 0, &array),
-        "array");
-  set_property(env, object, "stepSeconds", array);
+  set_property(env, object, "waitSeconds", make_number(env, report.wait_seconds));
+  set_property(env, object, "stepSeconds", make_numbers(env, report.step_seconds));
+  set_property(env, object, "collectiveSeconds", make_numbers(env, report.collective_seconds));
   return object;
 }
 
@@ -149,21 +151,29 @@ bool read_boolean(napi_env env, napi_value value) {
 napi_value create_context(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const bool isolated = read_boolean(env, arguments(env, info, 1)[0]);
-    return make_external(env, isolated ? std::make_shared<ExecutionContext>() : ExecutionContext::shared());
+    auto held = std::make_unique<HeldContext>(isolated ? std::make_shared<ExecutionContext>()
+                                                       : ExecutionContext::shared());
+    napi_value external;
+    check(napi_create_external(
+              env, held.get(), [](napi_env, void* data, void*) { delete static_cast<HeldContext*>(data); },
+              nullptr, &external),
+          "external");
+    held.release();
+    return external;
   });
 }
 
 napi_value release_context(napi_env env, napi_callback_info info) {
   return guarded(env, [&]() -> napi_value {
-    read_external<ExecutionContext>(env, arguments(env, info, 1)[0], "expected a context").reset();
+    read_external<HeldContext>(env, arguments(env, info, 1)[0], "expected a context").reset();
     return nullptr;
   });
 }
 
 napi_value create_program(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
-    const std::vector<napi_value> values = arguments(env, info, 5);
-    const auto context = read_external<ExecutionContext>(env, values[0], "expected a context");
+    const std::vector<napi_value> values = arguments(env, info, 7);
+    const HeldContext context = read_external<HeldContext>(env, values[0], "expected a context");
     if (context == nullptr) throw std::runtime_error("internal: the context was released");
     const std::vector<double> words = read_numbers(env, values[1]);
     const std::vector<std::string> kernels = read_strings(env, values[2]);
@@ -178,7 +188,30 @@ napi_value create_program(napi_env env, napi_callback_info info) {
       const Bytes bytes = read_bytes(env, element);
       constants[i].assign(static_cast<char*>(bytes.data), static_cast<char*>(bytes.data) + bytes.length);
     }
-    return make_external(env, std::make_shared<Program>(context, words, kernels, isa, std::move(constants)));
+    check(napi_get_array_length(env, values[5], &count), "expected groups");
+    std::vector<comm::Group*> groups(count);
+    for (uint32_t i = 0; i < count; i++) {
+      napi_value element;
+      check(napi_get_element(env, values[5], i, &element), "group");
+      groups[i] = read_group(env, element);
+    }
+    if (count > 0) finish_completions_first(env);
+    const std::vector<std::string> labels = read_strings(env, values[6]);
+    auto held = std::make_unique<HeldProgram>();
+    held->program = std::make_shared<Program>(context, words, kernels, isa, std::move(constants),
+                                              std::move(groups), labels);
+    check(napi_create_reference(env, values[5], 1, &held->groups), "reference");
+    napi_value external;
+    check(napi_create_external(
+              env, held.get(),
+              [](napi_env finalize_env, void* data, void*) {
+                const std::unique_ptr<HeldProgram> program(static_cast<HeldProgram*>(data));
+                napi_delete_reference(finalize_env, program->groups);
+              },
+              nullptr, &external),
+          "external");
+    held.release();
+    return external;
   });
 }
 
@@ -186,7 +219,7 @@ napi_value run_program(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     const std::vector<napi_value> values = arguments(env, info, 7);
     auto run = std::make_unique<Run>();
-    run->program = read_external<Program>(env, values[0], "expected a program");
+    run->program = read_external<HeldProgram>(env, values[0], "expected a program").program;
     ExecutionContext& context = *run->program->context();
     run->threads = &context.pool(static_cast<int>(read_integer(env, values[1])));
     run->bindings = read_bindings(env, values[2]);
@@ -197,8 +230,11 @@ napi_value run_program(napi_env env, napi_callback_info info) {
       throw std::runtime_error("internal: wrong number of symbols");
     }
     run->options = {read_boolean(env, values[4]), read_boolean(env, values[5]), read_boolean(env, values[6])};
-    napi_value promise;
-    check(napi_create_reference(env, values[2], 1, &run->keep_alive), "reference");
+    napi_value keep, promise;
+    check(napi_create_array_with_length(env, 2, &keep), "array");
+    check(napi_set_element(env, keep, 0, values[0]), "element");
+    check(napi_set_element(env, keep, 1, values[2]), "element");
+    check(napi_create_reference(env, keep, 1, &run->keep_alive), "reference");
     check(napi_create_promise(env, &run->deferred, &promise), "promise");
     submit(env, context, std::move(run));
     return promise;
@@ -228,7 +264,8 @@ napi_value bind_memory(napi_env env, napi_callback_info info) {
 
 napi_value release_program(napi_env env, napi_callback_info info) {
   return guarded(env, [&]() -> napi_value {
-    const auto program = read_external<Program>(env, arguments(env, info, 1)[0], "expected a program");
+    const auto program =
+        read_external<HeldProgram>(env, arguments(env, info, 1)[0], "expected a program").program;
     ExecutionContext& context = *program->context();
     if (context.idle()) {
       program->release();

@@ -11,7 +11,8 @@ napi_value create_context(napi_env env, napi_callback_info info);
 // releaseContext(context): its memory is freed with its last program.
 napi_value release_context(napi_env env, napi_callback_info info);
 
-// createProgram(context, words, kernels, isa, constants): an opaque program.
+// createProgram(context, words, kernels, isa, constants, groups, labels): an opaque program. `groups` are
+// what `native` of process groups holds, in the order of the words.
 napi_value create_program(napi_env env, napi_callback_info info);
 
 // bindMemory(views): the memory of all bindings of a program, read once for many runs.

@@ -1,17 +1,13 @@
 #include "executor/program.h"
 
-#include <chrono>
 #include <stdexcept>
 
+#include "executor/clock.h"
 #include "executor/finite.h"
 
 namespace slipstream {
 
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Reads the words in order and refuses to read past their end.
 class Reader {
@@ -47,13 +43,47 @@ std::vector<int> read_indices(Reader& reader, size_t limit) {
   return indices;
 }
 
-PlannedStep read_step(Reader& reader, const std::vector<const KernelEntry*>& kernels, size_t tensors) {
+// What steps may refer to.
+struct Limits {
+  const std::vector<const KernelEntry*>& kernels;
+  const std::vector<std::string>& labels;
+  size_t tensors, groups, tickets;
+};
+
+int read_index(Reader& reader, size_t limit, const char* what) {
+  const int64_t index = reader.integer();
+  if (index < 0 || index >= static_cast<int64_t>(limit)) {
+    throw std::runtime_error(std::string("internal: unknown ") + what);
+  }
+  return static_cast<int>(index);
+}
+
+PlannedStep read_step(Reader& reader, const Limits& limits) {
   PlannedStep step;
-  const int kernel = reader.count();
-  if (kernel >= static_cast<int>(kernels.size())) throw std::runtime_error("internal: unknown kernel index");
-  step.kernel = kernels[kernel];
-  step.inputs = read_indices(reader, tensors);
-  step.outputs = read_indices(reader, tensors);
+  step.kind = static_cast<StepKind>(read_index(reader, 3, "step kind"));
+  PlannedCollective& collective = step.collective;
+  switch (step.kind) {
+    case StepKind::kernel:
+      step.kernel = limits.kernels[read_index(reader, limits.kernels.size(), "kernel index")];
+      break;
+    case StepKind::start:
+      collective.group = read_index(reader, limits.groups, "group");
+      collective.kind = static_cast<comm::CollectiveKind>(reader.integer());
+      collective.ticket = read_index(reader, limits.tickets, "ticket");
+      break;
+    case StepKind::wait:
+      collective.ticket = read_index(reader, limits.tickets, "ticket");
+      return step;
+  }
+  step.inputs = read_indices(reader, limits.tensors);
+  step.outputs = read_indices(reader, limits.tensors);
+  if (step.kind == StepKind::start) {
+    collective.dimension = static_cast<int>(reader.integer());
+    collective.other_dimension = static_cast<int>(reader.integer());
+    collective.peer = static_cast<int>(reader.integer());
+    collective.label = limits.labels[read_index(reader, limits.labels.size(), "label")];
+    return step;
+  }
   step.attributes.resize(reader.count());
   for (double& attribute : step.attributes) attribute = reader.number();
   return step;
@@ -62,7 +92,8 @@ PlannedStep read_step(Reader& reader, const std::vector<const KernelEntry*>& ker
 }  // namespace
 
 Program::Program(std::shared_ptr<ExecutionContext> context, std::span<const double> words,
-                 const std::vector<std::string>& names, Isa isa, std::vector<std::vector<char>> constants)
+                 const std::vector<std::string>& names, Isa isa, std::vector<std::vector<char>> constants,
+                 std::vector<comm::Group*> groups, const std::vector<std::string>& labels)
     : context_(std::move(context)), constants_(std::move(constants)) {
   std::vector<const KernelEntry*> kernels;
   for (const std::string& name : names) {
@@ -78,6 +109,10 @@ Program::Program(std::shared_ptr<ExecutionContext> context, std::span<const doub
   if (reader.count() != static_cast<int>(constants_.size())) {
     throw std::runtime_error("internal: another number of constants");
   }
+  if (reader.count() != static_cast<int>(groups.size())) {
+    throw std::runtime_error("internal: another number of groups");
+  }
+  const size_t tickets = reader.count();
   prepare_.resize(reader.count());
   steps_.resize(reader.count());
   const int64_t arena_bytes = reader.integer(), prepared_bytes = reader.integer();
@@ -96,9 +131,11 @@ Program::Program(std::shared_ptr<ExecutionContext> context, std::span<const doub
       }
     }
   }
-  for (PlannedStep& step : prepare_) step = read_step(reader, kernels, tensors_.size());
-  for (PlannedStep& step : steps_) step = read_step(reader, kernels, tensors_.size());
+  const Limits limits{kernels, labels, tensors_.size(), groups.size(), tickets};
+  for (PlannedStep& step : prepare_) step = read_step(reader, limits);
+  for (PlannedStep& step : steps_) step = read_step(reader, limits);
   if (!reader.finished()) throw std::runtime_error("internal: a program has words left over");
+  if (!groups.empty()) collectives_ = std::make_unique<Collectives>(std::move(groups), tickets);
   prepared_ = Memory(prepared_bytes);
   context_->arena().require(static_cast<size_t>(arena_bytes));
   arena_bytes_ = static_cast<size_t>(arena_bytes);
@@ -147,25 +184,45 @@ bool Program::run_steps(ThreadPool& threads, const std::vector<PlannedStep>& ste
     outputs.clear();
     for (int tensor : step.inputs) inputs.push_back(tensor < 0 ? Tensor{} : resolved_[tensor]);
     for (int tensor : step.outputs) outputs.push_back(tensor < 0 ? Tensor{} : resolved_[tensor]);
-    const double before = now();
-    step.kernel->function({inputs.data(), static_cast<int>(inputs.size()), outputs.data(),
-                           static_cast<int>(outputs.size()), step.attributes.data(),
-                           static_cast<int>(step.attributes.size()), threads});
-    const double after = now();
-    report->kernel_seconds += after - before;
+    std::span<const Tensor> results = outputs;
+    const double before = steady_seconds();
+    switch (step.kind) {
+      case StepKind::kernel:
+        step.kernel->function({inputs.data(), static_cast<int>(inputs.size()), outputs.data(),
+                               static_cast<int>(outputs.size()), step.attributes.data(),
+                               static_cast<int>(step.attributes.size()), threads});
+        break;
+      case StepKind::start:
+        collectives_->start(step.collective, inputs, outputs);
+        results = {};
+        break;
+      case StepKind::wait:
+        results = collectives_->wait(step.collective.ticket);
+        break;
+    }
+    const double after = steady_seconds();
+    if (step.kind == StepKind::kernel) report->kernel_seconds += after - before;
+    if (step.kind == StepKind::wait) report->wait_seconds += after - before;
     if (options.trace) {
       report->step_seconds.push_back(before - started);
       report->step_seconds.push_back(after - started);
     }
     if (!options.check_finite) continue;
-    for (size_t output = 0; output < outputs.size(); output++) {
-      if (!outputs[output].present() || all_finite(outputs[output])) continue;
+    for (size_t result = 0; result < results.size(); result++) {
+      if (!results[result].present() || all_finite(results[result])) continue;
       report->failed_step = first_index + static_cast<int>(index);
-      report->failed_output = static_cast<int>(output);
+      report->failed_output = static_cast<int>(result);
       return false;
     }
   }
   return true;
+}
+
+void Program::run_all(ThreadPool& threads, const RunOptions& options, double started, RunReport* report) {
+  bool going = true;
+  if (options.prepare) going = run_steps(threads, prepare_, 0, options, started, report);
+  if (going) going = run_steps(threads, steps_, static_cast<int>(prepare_.size()), options, started, report);
+  if (!going && collectives_ != nullptr) collectives_->give_up("it stopped at a result that is not finite");
 }
 
 // The arena may be in use by a program that runs: `release` alone trims it.
@@ -190,13 +247,22 @@ RunReport Program::run(ThreadPool& threads, std::span<const BoundMemory> binding
   }
   if (released_) throw std::runtime_error("internal: the program was released");
   RunReport report;
-  const double started = now();
+  const double started = steady_seconds();
   arena_ = context_->arena().data();
   resolve(bindings, symbols);
-  bool going = true;
-  if (options.prepare) going = run_steps(threads, prepare_, 0, options, started, &report);
-  if (going) run_steps(threads, steps_, static_cast<int>(prepare_.size()), options, started, &report);
-  report.seconds = now() - started;
+  try {
+    run_all(threads, options, started, &report);
+  } catch (const std::exception& error) {
+    if (collectives_ != nullptr) collectives_->give_up(error.what());
+    throw;
+  }
+  report.seconds = steady_seconds() - started;
+  if (!options.trace || collectives_ == nullptr) return report;
+  for (size_t ticket = 0; ticket < collectives_->tickets(); ticket++) {
+    const Collectives::Span span = collectives_->span(ticket);
+    report.collective_seconds.push_back(span.begin - started);
+    report.collective_seconds.push_back(span.end - started);
+  }
   return report;
 }
 

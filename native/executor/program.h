@@ -1,11 +1,18 @@
 // Planned programs and their interpreter. The layout of the words is written by src/runtime/native/encode.ts:
 //
-//   header   version, symbols, tensors, bindings, constants, prepare steps, steps, arena bytes, prepared
-//   bytes symbols  one bound each tensors  dtype, storage kind, offset or index, rank, then (scale, symbol or
-//   -1) a dimension steps    kernel, inputs n, tensor.., outputs n, tensor.., attributes n, value.. (tensor
-//   -1: absent)
+//   header   version, symbols, tensors, bindings, constants, groups, tickets, prepare steps, steps, arena
+//            bytes, prepared bytes
+//   symbols  one bound each
+//   tensors  dtype, storage kind, offset or index, rank, then (scale, symbol or -1) a dimension
+//   steps    step kind, then
+//            kernel: kernel, inputs n, tensor.., outputs n, tensor.., attributes n, value..
+//            start:  group, collective kind, ticket, inputs n, tensor.., outputs n, tensor.., dimension,
+//                    other dimension, peer, label
+//            wait:   ticket
+//            (tensor -1: absent)
 //
-// Prepare steps come before the steps.
+// Prepare steps come before the steps. A collective that was started runs on the lane of its group; until its
+// wait step nobody writes its inputs or touches its outputs.
 #pragma once
 
 #include <cstdint>
@@ -16,13 +23,16 @@
 
 #include "core/kernel.h"
 #include "core/memory.h"
+#include "executor/collectives.h"
 #include "executor/context.h"
 
 namespace slipstream {
 
-constexpr int kProgramVersion = 1;
+constexpr int kProgramVersion = 2;
 
 enum class StorageKind : int { arena = 0, prepared = 1, binding = 2, constant = 3 };
+
+enum class StepKind : int { kernel = 0, start = 1, wait = 2 };
 
 struct PlannedDimension {
   int64_t scale;
@@ -37,10 +47,12 @@ struct PlannedTensor {
 };
 
 struct PlannedStep {
-  const KernelEntry* kernel;
+  StepKind kind = StepKind::kernel;
+  const KernelEntry* kernel = nullptr;
   std::vector<int> inputs;
   std::vector<int> outputs;
   std::vector<double> attributes;
+  PlannedCollective collective;  // of a start; of a wait, its ticket
 };
 
 struct BoundMemory {
@@ -57,21 +69,27 @@ struct RunOptions {
 struct RunReport {
   double seconds = 0;
   double kernel_seconds = 0;
+  double wait_seconds = 0;           // in which nothing ran here, until a collective ended
   int failed_step = -1;              // index among prepare steps and steps, with check_finite
   int failed_output = -1;            // which of its outputs
   std::vector<double> step_seconds;  // start and end of each step that ran, since the start of the run
+  // with trace: begin and end of each collective on its lane, by ticket, since the start of the run
+  std::vector<double> collective_seconds;
 };
 
 class Program {
  public:
-  // Throws std::runtime_error where the words are malformed or a kernel is missing.
+  // Throws std::runtime_error where the words are malformed or a kernel is missing. The groups live as long
+  // as the program.
   Program(std::shared_ptr<ExecutionContext> context, std::span<const double> words,
-          const std::vector<std::string>& kernels, Isa isa, std::vector<std::vector<char>> constants);
+          const std::vector<std::string>& kernels, Isa isa, std::vector<std::vector<char>> constants,
+          std::vector<comm::Group*> groups, const std::vector<std::string>& labels);
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  // Called on the thread of its context.
+  // Called on the thread of its context. Where it throws or stops early, the groups of its collectives have
+  // been ended for every rank: the others would wait for what this rank does not do any more.
   RunReport run(ThreadPool& threads, std::span<const BoundMemory> bindings, std::span<const int64_t> symbols,
                 const RunOptions& options);
 
@@ -80,6 +98,11 @@ class Program {
 
   const std::shared_ptr<ExecutionContext>& context() const { return context_; }
 
+  // Ends the groups, so that a run under way does not wait for ever. Any thread.
+  void abort(const std::string& reason) {
+    if (collectives_ != nullptr) collectives_->abort(reason);
+  }
+
   size_t binding_count() const { return binding_count_; }
   size_t symbol_count() const { return symbol_bounds_.size(); }
 
@@ -87,6 +110,7 @@ class Program {
   void resolve(std::span<const BoundMemory> bindings, std::span<const int64_t> symbols);
   bool run_steps(ThreadPool& threads, const std::vector<PlannedStep>& steps, int first_index,
                  const RunOptions& options, double started, RunReport* report);
+  void run_all(ThreadPool& threads, const RunOptions& options, double started, RunReport* report);
 
   const std::shared_ptr<ExecutionContext> context_;
   std::vector<int64_t> symbol_bounds_;
@@ -98,6 +122,7 @@ class Program {
   char* arena_ = nullptr;  // of the run at hand
   Memory prepared_;
   bool released_ = false;
+  std::unique_ptr<Collectives> collectives_;
   std::vector<Tensor> resolved_;
 };
 

@@ -1,3 +1,4 @@
+import type { DType } from "../base/dtype.ts";
 import { debugLevel } from "../base/environment.ts";
 import type { Graph } from "../graph/graph.ts";
 import { printGraph } from "../graph/print.ts";
@@ -11,6 +12,7 @@ import { fuseMatmulEpilogues } from "./passes/matmul_epilogue.ts";
 import { packWeights } from "./passes/pack_weights.ts";
 import { type QuantizedParameters, quantizeParameters } from "./passes/quantize_parameters.ts";
 import { type RecomputePolicy, recomputeActivations } from "./passes/recompute.ts";
+import { separateUses } from "./passes/separate_uses.ts";
 import { simplify } from "./passes/simplify.ts";
 import { splitStoredSums } from "./passes/split_sums.ts";
 
@@ -37,6 +39,16 @@ export function passesForQuantized(quantized: QuantizedParameters): readonly Pas
   return [
     { name: "quantize parameters", run: (graph) => quantizeParameters(graph, quantized) },
     { name: "join products", run: joinProducts },
+  ];
+}
+
+/** After all others, where parameters lie in stores: casts that it adds are fused as well. */
+export function passesForStored(stored: ReadonlyMap<string, DType>): readonly Pass[] {
+  if (stored.size === 0) return [];
+  return [
+    { name: "separate uses of stored parameters", run: (graph) => separateUses(graph, stored) },
+    { name: "fuse elementwise", run: fuseElementwise },
+    { name: "remove dead code", run: removeDeadCode },
   ];
 }
 

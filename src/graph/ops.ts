@@ -80,6 +80,12 @@ export interface QuantizedColumns {
   readonly columns: number;
 }
 
+/** How numbers are sent as whole ones: of 8 or 4 bits, so many neighbours with one scale. */
+export interface BlockFormat {
+  readonly bits: 8 | 4;
+  readonly block: number;
+}
+
 /**
  * A process group as programs name it. A program is compiled for one rank, so its place in the group is part of
  * it: every rank of a group records the same collectives of that group in the same order.
@@ -179,6 +185,15 @@ export interface OpAttributes {
   embedding_quantized: QuantizedParameter & { readonly dtype: DType };
   /** A packed matrix as floats [rows, columns]. */
   dequantize_matrix: QuantizedParameter & { readonly dtype: DType };
+
+  /**
+   * x [.., K] as whole numbers in blocks of `block` elements of a row that share a symmetric scale: values u8 [.., K]
+   * of 8 bits (zero is 128), or [.., K / 2 rounded up] of 4 bits (zero is 8; two a byte, the first in the low half),
+   * and scales f32 [.., blocks].
+   */
+  quantize_blocks: BlockFormat;
+  /** Values and scales of `quantize_blocks` as rows of `columns` numbers. */
+  dequantize_blocks: BlockFormat & { readonly columns: number; readonly dtype: DType };
 
   rms_norm: { readonly epsilon: number };
   rms_norm_gradient: NoAttributes;
@@ -304,6 +319,8 @@ const everyOp: Record<OpName, true> = {
   quantize_matrix: true,
   embedding_quantized: true,
   dequantize_matrix: true,
+  quantize_blocks: true,
+  dequantize_blocks: true,
   rms_norm: true,
   rms_norm_gradient: true,
   layer_norm: true,

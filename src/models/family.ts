@@ -1,4 +1,5 @@
 import type { DType } from "../base/dtype.ts";
+import type { ShardingTable } from "../graph/annotations.ts";
 import type { AttentionContext } from "../nn/attention.ts";
 import type { ParameterSpace } from "../nn/parameters.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -29,6 +30,8 @@ export interface LanguageModel {
   hidden(tokens: Tensor, positions: Tensor, context: AttentionContext, dtype: DType): Tensor;
   /** The output projection `[vocabulary, size]`; the embedding where the two are tied. */
   readonly outputWeight: Tensor;
+  /** How parameters lie on a mesh of ranks; without, every rank of the tensor axis holds all of them. */
+  readonly sharding?: ShardingTable;
 }
 
 /** A kind of model: how to read its config, build it, and write its config. */

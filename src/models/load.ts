@@ -54,17 +54,20 @@ export async function readModelConfig(folder: string): Promise<{ config: ConfigJ
  * Fills memory with the weights of a model folder, converting dtypes. Quantized weights become floats.
  * @param memoryOf the memory of a parameter, of its tensor's dtype
  * @throws FileFormatError naming every tensor that is missing, extra or of another shape.
+ * @param keep called when a parameter is in its memory, which may be used for the next one afterwards
  */
 export async function readWeights(
   folder: string,
   family: ModelFamily,
   parameters: ParameterTable,
   memoryOf: (name: string) => TensorData,
+  keep?: (name: string) => Promise<void>,
 ): Promise<void> {
   const { config } = await readModelConfig(folder);
   await using weights = await openFolderWeights(folder, { config, family, parameters });
   for (const parameter of parameters.values()) {
     await weights.read(parameter, memoryOf(parameter.name), parameter.tensor.dtype);
+    await keep?.(parameter.name);
   }
 }
 

@@ -2,6 +2,7 @@ import type { DType, TensorData } from "../base/dtype.ts";
 import type { QuantizedParameter } from "../base/quantized_format.ts";
 import type { SymbolValues } from "../base/shape.ts";
 import type { Pass } from "../compiler/pipeline.ts";
+import type { TierOptions } from "../compiler/plan/tiers.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { Graph } from "../graph/graph.ts";
 import type { ProcessGroup } from "./group.ts";
@@ -39,6 +40,10 @@ export interface CompileOptions {
   readonly passes?: readonly Pass[];
   /** The process groups of the graph's collectives, by `RankGroup.axes`. */
   readonly groups?: ReadonlyMap<string, ProcessGroup>;
+  /** Leaves that lie in stores instead of memory; they are not bound. Backends without stores refuse it. */
+  readonly tiers?: TierOptions;
+  /** The stores that `tiers` names. */
+  readonly stores?: ReadonlyMap<string, Store>;
 }
 
 /** How to run. */
@@ -52,6 +57,8 @@ export interface RunStatistics {
   readonly seconds: number;
   /** Seconds inside kernels; the rest is the interpreter's. */
   readonly kernelSeconds: number;
+  /** Seconds in which nothing ran because collectives had not ended; absent where there is no such thing. */
+  readonly waitSeconds?: number;
 }
 
 /** Memory by the name of the leaf or output it is bound to. */

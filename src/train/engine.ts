@@ -1,17 +1,24 @@
 import type { DType, TensorData } from "../base/dtype.ts";
 import { InternalError, RunError } from "../base/errors.ts";
-import { pieceInMemory, type StatePiece } from "../base/pieces.ts";
+import type { StatePiece } from "../base/pieces.ts";
 import { elementCount } from "../base/shape.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
-import type { Graph } from "../graph/graph.ts";
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
-import type { LocalParameter } from "../parallel/local_parameter.ts";
-import { keptElements, keptRange, ownStart, type Share } from "../parallel/zero/partition.ts";
-import { partitionStates } from "../parallel/zero/pass.ts";
+import {
+  isFirstReplica,
+  isShared,
+  keptElements,
+  keptRange,
+  ownStart,
+  type Share,
+} from "../parallel/zero/partition.ts";
+import { partitionStates, residualName } from "../parallel/zero/pass.ts";
 import { defaultZeroSettings, type ZeroSettings } from "../parallel/zero/settings.ts";
 import type { Backend, Executable, MemoryPlan } from "../runtime/backend.ts";
+import type { StoreTraffic } from "../runtime/store.ts";
+import { sumOverRanks } from "./agreement.ts";
 import {
   layOutParameters,
   type ModelSplit,
@@ -21,8 +28,11 @@ import {
 } from "./layout.ts";
 import { LossScale, type LossScaleSettings } from "./loss_scale.ts";
 import type { MicroBatchRunner, TrainingBatch } from "./micro_batches.ts";
+import type { OffloadSettings } from "./offload/settings.ts";
+import { States, tieredAlignment } from "./offload/states.ts";
 import {
   clearGraph,
+  copyGraph,
   gradientName,
   initializeGraph,
   normGraph,
@@ -30,9 +40,9 @@ import {
   updateGraph,
 } from "./programs.ts";
 import type { Rank } from "./rank.ts";
+import { createSharding, type ProgramSharding, wholeProgram } from "./sharding.ts";
 import { type RunnerContext, SingleProgramRunner } from "./single_program.ts";
 import { assembleParameter, forEachRun } from "./state_pieces.ts";
-import { sumOverRanks } from "./sum_over_ranks.ts";
 
 /** How an engine trains. */
 export interface EngineOptions {
@@ -59,9 +69,10 @@ export interface EngineOptions {
   readonly rank?: Rank;
   /** How states are partitioned over ranks; not at all by default. */
   readonly zero?: ZeroSettings;
-  /** What this rank holds of the parameters, and what sharding makes of a recorded graph; all of them by default. */
-  readonly locals?: readonly LocalParameter[];
-  readonly shard?: (graph: Graph) => Graph;
+  /** How programs are split over the tensor and sequence axes; as the model says by default. */
+  readonly sharding?: ProgramSharding;
+  /** What of the states lies on disk; nothing by default. */
+  readonly offload?: OffloadSettings;
   /** What runs micro-batches; one program forward and backward by default. */
   readonly createRunner?: (context: RunnerContext) => MicroBatchRunner;
 }
@@ -71,6 +82,8 @@ export interface StateBytes {
   readonly parameters: number;
   readonly gradients: number;
   readonly optimizer: number;
+  /** What quantized gradients did not send yet. */
+  readonly residuals: number;
 }
 
 /** What one step did. */
@@ -102,32 +115,38 @@ export class TrainingEngine {
   readonly lossScale: LossScale | undefined;
   readonly #options: EngineOptions;
   readonly #split: ModelSplit;
-  readonly #weights: Float32Array;
-  readonly #gradients: Float32Array;
-  readonly #states: ReadonlyMap<string, Float32Array>;
+  readonly #states: States;
+  readonly #residuals: Float32Array;
   readonly #bindings: Record<string, TensorData>;
   readonly #runner: MicroBatchRunner;
   readonly #clear: Executable | undefined;
+  readonly #copy: Executable | undefined;
   readonly #norm: Executable;
   readonly #update: Executable;
   readonly #squared: readonly SquaredStretch[];
   #updates = 0;
+  #copied = false;
 
   constructor(options: EngineOptions) {
     const { backend, language, parameters, optimizer, rank, dtype } = options;
     const zero = options.zero ?? defaultZeroSettings;
     this.#options = options;
     const whole = wholeModel(parameters, rank?.mesh, zero);
-    this.#split = { ...whole, locals: options.locals ?? whole.locals };
-    this.layout = layOutParameters(parameters, options.decays, options.isFrozen, this.#split);
+    const { offload } = options;
+    const sharding =
+      options.sharding ?? (rank && createSharding(parameters, language.sharding ?? [], rank.mesh));
+    this.#split = { ...whole, locals: sharding?.locals ?? whole.locals };
+    this.layout = layOutParameters(parameters, options.decays, options.isFrozen, this.#split, {
+      ...(offload === undefined ? {} : { alignment: tieredAlignment, longestSweep: offload.subGroup }),
+    });
     this.lossScale = options.lossScale === undefined ? undefined : new LossScale(options.lossScale);
-    const { elements } = this.layout;
-    const flat = (count: number): Float32Array => backend.allocate("f32", count) as Float32Array;
-    this.#weights = flat(elements.parameters);
-    this.#gradients = flat(elements.gradients);
-    this.#states = new Map(optimizer.states.map((name) => [name, flat(elements.states)]));
+    this.#states = new States(backend, this.layout.elements, optimizer.states, offload);
+    const residuals = zero.quantizedGradients === true ? this.#residualElements() : 0;
+    this.#residuals = backend.allocate("f32", residuals) as Float32Array;
     this.#squared = this.#chooseSquared();
-    this.#bindings = this.#collectBindings();
+    this.#placeLeaves();
+    this.#bindings = this.#states.bindings;
+    const stateOffload = this.#states.offload;
     // With several micro-batches every one adds to gradients that were cleared: one program then holds the
     // packed weights once.
     const accumulates = options.accumulationSteps > 1;
@@ -144,12 +163,18 @@ export class TrainingEngine {
       bindings: this.#bindings,
       passes: this.#passes(zero),
       groups,
-      shard: options.shard ?? ((graph) => graph),
+      shard: sharding?.shard ?? wholeProgram,
+      offload: this.#states.computeOffload,
     });
-    if (accumulates) this.#clear = backend.compile(clearGraph(this.layout));
-    this.#norm = backend.compile(normGraph(this.#squared));
+    if (accumulates) this.#clear = backend.compile(clearGraph(this.#cleared), stateOffload);
+    this.#norm = backend.compile(normGraph(this.#squared), stateOffload);
+    const halves = this.#states.keepsHalves;
+    if (halves) this.#copy = backend.compile(copyGraph(this.layout), stateOffload);
     const bucket = zero.gatherBucket === "auto" ? gatheredAfterUpdate : zero.gatherBucket;
-    this.#update = backend.compile(updateGraph(this.layout, optimizer, bucket), { groups });
+    this.#update = backend.compile(updateGraph(this.layout, optimizer, bucket, halves), {
+      groups,
+      ...stateOffload,
+    });
   }
 
   /** Optimizer updates applied so far. */
@@ -169,14 +194,23 @@ export class TrainingEngine {
 
   /** Bytes of this rank's buffers, padding included. */
   get stateBytes(): StateBytes {
-    let optimizer = 0;
-    for (const buffer of this.#states.values()) optimizer += buffer.byteLength;
-    return { parameters: this.#weights.byteLength, gradients: this.#gradients.byteLength, optimizer };
+    const bytesOf = (kind: string): number => this.#states.bytesOf(kind);
+    return {
+      parameters: bytesOf("parameters"),
+      gradients: bytesOf("gradients"),
+      optimizer: this.#stateNames.reduce((sum, name) => sum + bytesOf(name), 0),
+      residuals: this.#residuals.byteLength,
+    };
   }
 
-  /** The flat buffers by name. */
+  /** The flat buffers that are in memory, by name. */
   get buffers(): ReadonlyMap<string, Float32Array> {
-    return new Map([["parameters", this.#weights], ["gradients", this.#gradients], ...this.#states]);
+    return this.#states.buffers;
+  }
+
+  /** What was read from and written to disk so far; undefined where nothing is there. */
+  get diskTraffic(): StoreTraffic | undefined {
+    return this.#states.store?.traffic();
   }
 
   /**
@@ -194,17 +228,14 @@ export class TrainingEngine {
       if (placed === undefined) return [];
       const { local, parameter, states, statesStart, decayGroup } = placed;
       const { name, shape, box } = local;
-      const piece = (kind: string, share: Share, memory: Float32Array): StatePiece =>
-        pieceInMemory(kind, { name, shape, box, ...keptRange(placed, share) }, memory);
-      const kept = piece("parameters", parameter, this.#keptParameter(placed));
+      const piece = (kind: string, share: Share, from: number): StatePiece => ({
+        ...{ kind, name, shape, box, ...keptRange(placed, share) },
+        read: async (offset, into) => await this.#states.read(kind, from + offset, into),
+        write: async (offset, values) => await this.#states.write(kind, from + offset, values),
+      });
+      const kept = piece("parameters", parameter, placed.parameterStart);
       if (decayGroup === undefined) return [kept];
-      const { start, end } = keptRange(placed, states);
-      return [
-        kept,
-        ...[...this.#states].map(([kind, buffer]) =>
-          piece(kind, states, buffer.subarray(statesStart, statesStart + end - start)),
-        ),
-      ];
+      return [kept, ...this.#stateNames.map((kind) => piece(kind, states, statesStart))];
     });
   }
 
@@ -214,13 +245,15 @@ export class TrainingEngine {
    */
   async gatherParameter(name: string): Promise<Float32Array> {
     const { rank, parameters } = this.#options;
-    if (rank === undefined || rank.world.size === 1) return this.#wholeParameter(name);
+    if (rank === undefined || rank.world.size === 1) {
+      return await this.#keptParameter(this.#wholePlaced(name));
+    }
     const placed = this.layout.parameters.get(name);
     const own = placed !== undefined && this.#contributes(placed) ? placed : undefined;
     const contribution = own && {
       box: own.local.box,
       start: keptRange(own, own.parameter).start,
-      values: this.#keptParameter(own),
+      values: await this.#keptParameter(own),
     };
     return await assembleParameter(rank.world, parameters.get(name)!.shape, contribution);
   }
@@ -229,20 +262,22 @@ export class TrainingEngine {
    * Takes this rank's part of a parameter from its whole values. No collective; call `weightsChanged` when all are
    * set.
    */
-  setParameter(name: string, values: Float32Array): void {
+  async setParameter(name: string, values: Float32Array): Promise<void> {
     const placed = this.layout.parameters.get(name);
     if (placed === undefined) return;
     const { local, parameter } = placed;
-    const kept = this.#keptParameter(placed);
-    forEachRun(local.shape, local.box, keptRange(placed, parameter), (inWhole, inPiece, length) => {
+    const { start, end } = keptRange(placed, parameter);
+    const kept = new Float32Array(end - start);
+    forEachRun(local.shape, local.box, { start, end }, (inWhole, inPiece, length) => {
       kept.set(values.subarray(inWhole, inWhole + length), inPiece);
     });
+    await this.#states.write("parameters", placed.parameterStart, kept);
   }
 
   /** Gives every parameter its initial value. */
   async initialize(seed: number): Promise<void> {
     const { backend, parameters } = this.#options;
-    const executable = backend.compile(initializeGraph(parameters, this.layout));
+    const executable = backend.compile(initializeGraph(parameters, this.layout), this.#states.offload);
     await executable.run({ ...this.#bindings, seed: Int32Array.of(seed, 0) });
     executable.dispose();
     this.weightsChanged();
@@ -254,7 +289,7 @@ export class TrainingEngine {
    */
   async requireFiniteWeights(): Promise<void> {
     for (const [name, placed] of this.layout.parameters) {
-      const values = this.#keptParameter(placed);
+      const values = await this.#keptParameter(placed);
       for (let start = 0; start < values.length; start += scannedAtOnce) {
         if (!allFinite(values.subarray(start, start + scannedAtOnce))) {
           throw new RunError("not_finite", "a parameter holds values that are not finite (NaN or infinity)", {
@@ -269,6 +304,7 @@ export class TrainingEngine {
 
   /** Must be called after weights were written from outside. */
   weightsChanged(): void {
+    this.#copied = false;
     this.#runner.weightsChanged();
   }
 
@@ -286,19 +322,23 @@ export class TrainingEngine {
    */
   async step(batches: readonly TrainingBatch[], settings: StepSettings): Promise<StepResult> {
     const started = performance.now();
-    const world = this.#options.rank?.world;
-    const ownTargets = batches.reduce((sum, batch) => sum + this.targetsOf(batch), 0);
-    const [targets] = (await sumOverRanks(world, [ownTargets])) as [number];
+    const { rank } = this.#options;
+    const ownTargets = batches.reduce((sum, batch) => sum + batch.targetCount, 0);
+    const counted = [{ value: ownTargets, counts: this.#countsTargets }];
+    const [targets] = (await sumOverRanks(rank, counted)) as [number];
     const scale = this.lossScale?.scale ?? 1;
     const weight = targets === 0 ? 0 : scale / targets;
     let kernelSeconds = 0;
+    await this.#copyHalves();
     if (this.#clear !== undefined) kernelSeconds += (await this.#clear.run(this.#bindings)).kernelSeconds;
     const result = await this.#runner.run(batches, weight);
     kernelSeconds += result.kernelSeconds;
     const norm = await this.#ownSquares();
     kernelSeconds += norm.seconds;
-    const own = [this.#lossOf(result.loss), norm.squares];
-    const [loss, squares] = (await sumOverRanks(world, own)) as [number, number];
+    const [loss, squares] = (await sumOverRanks(rank, [
+      { value: result.loss, counts: this.#countsLoss },
+      { value: norm.squares, counts: true },
+    ])) as [number, number];
     const explains = this.lossScale === undefined || this.lossScale.exhausted;
     if (!Number.isFinite(loss) && explains) await this.#explain(batches, weight);
     const gradientNorm = Math.sqrt(squares) / scale;
@@ -311,6 +351,8 @@ export class TrainingEngine {
     } else {
       this.lossScale?.overflowed();
     }
+    // What is left of gradients of another scale, or of infinite ones, fits the next ones no more.
+    if (this.lossScale !== undefined && this.lossScale.scale !== scale) this.#residuals.fill(0);
     return {
       loss: targets === 0 ? 0 : loss / targets,
       gradientNorm,
@@ -320,19 +362,14 @@ export class TrainingEngine {
     };
   }
 
-  /**
-   * The summed loss of a batch, without gradients: what this rank adds to that of all ranks, each with its own batch.
-   * A collective.
-   */
+  /** The summed loss of the batches of all ranks, without gradients. A collective. */
   async evaluate(batch: TrainingBatch): Promise<number> {
-    return this.#lossOf(await this.#runner.evaluate(batch));
-  }
-
-  /** The targets of a batch that this rank answers for: none where another rank has the same batch and does. */
-  targetsOf(batch: TrainingBatch): number {
-    const { place } = this.#split.mesh;
-    const isFirst = place.tensor === 0 && place.sequence === 0 && place.pipeline === 0;
-    return isFirst ? batch.targetCount : 0;
+    await this.#copyHalves();
+    const value = await this.#runner.evaluate(batch);
+    const [loss] = (await sumOverRanks(this.#options.rank, [{ value, counts: this.#countsLoss }])) as [
+      number,
+    ];
+    return loss;
   }
 
   /** Frees the evaluation program until it is needed again. */
@@ -343,24 +380,32 @@ export class TrainingEngine {
   /** Frees native memory; the engine cannot be used afterwards. */
   dispose(): void {
     this.#runner.dispose();
-    for (const executable of [this.#clear, this.#norm, this.#update]) executable?.dispose();
+    for (const executable of [this.#clear, this.#copy, this.#norm, this.#update]) executable?.dispose();
+    this.#states.close();
   }
 
-  /** What this rank adds to the loss of all: tensor ranks compute the same one. */
-  #lossOf(own: number): number {
-    return this.#split.mesh.place.tensor === 0 ? own : 0;
+  /** Whether this rank's targets are not also another's that counts. */
+  get #countsTargets(): boolean {
+    const { place } = this.#split.mesh;
+    return place.tensor === 0 && place.sequence === 0 && place.pipeline === 0;
+  }
+
+  /** Whether the loss that this rank computes is not also another's that counts. */
+  get #countsLoss(): boolean {
+    return this.#split.mesh.place.tensor === 0;
   }
 
   /** Whether no rank that counts holds the same of a parameter as this one. */
-  #contributes({ local, group, parameter }: PlacedParameter): boolean {
+  #contributes(placed: PlacedParameter): boolean {
+    const { local, group, parameter } = placed;
     const { place } = this.#split.mesh;
     if (!local.replicatedOver.every((axis) => place[axis] === 0)) return false;
-    return parameter === "part" || group.rank === 0;
+    return isFirstReplica(placed) && (parameter === "part" || group.rank === 0);
   }
 
   #passes(zero: ZeroSettings): RunnerContext["passes"] {
     const { parameters } = this.layout;
-    if ([...parameters.values()].every(({ group }) => group.size === 1)) return [];
+    if ([...parameters.values()].every((placed) => !isShared(placed))) return [];
     const gradients = new Map([...parameters].map(([name, placed]) => [gradientName(name), placed]));
     const leaves = {
       parameterOf: (leaf: string) => parameters.get(leaf),
@@ -369,62 +414,102 @@ export class TrainingEngine {
     return [partitionStates(leaves, zero)];
   }
 
-  /** Several ranks add up squares part by part, in the same order whatever each of them keeps. */
+  /** Squares are added up part by part, in the same order whatever each rank keeps and wherever it lies. */
   #chooseSquared(): SquaredStretch[] {
     const { mesh } = this.#split;
-    if (mesh.worldSize === 1) return [...this.layout.sweeps];
     return [...this.layout.parameters.values()].flatMap((placed): SquaredStretch[] => {
       const { decayGroup, gradientStart, gradient, part, local } = placed;
       const counts = local.replicatedOver.every((axis) => mesh.place[axis] === 0);
-      if (decayGroup === undefined || !counts) return [];
+      if (decayGroup === undefined || !counts || !isFirstReplica(placed)) return [];
       return [
         { name: `of ${local.name}`, gradientStart: gradientStart + ownStart(placed, gradient), length: part },
       ];
     });
   }
 
-  #keptParameter(placed: PlacedParameter): Float32Array {
+  get #stateNames(): readonly string[] {
+    return this.#options.optimizer.states;
+  }
+
+  /** Quantized gradients that are kept in parts: all of each waits for the next. */
+  #residualElements(): number {
+    return [...this.layout.parameters.values()]
+      .filter(({ decayGroup, gradient }) => decayGroup !== undefined && gradient === "part")
+      .reduce((sum, { padded }) => sum + padded, 0);
+  }
+
+  /** What this rank keeps of a parameter: a view where that is in memory, a copy otherwise. */
+  async #keptParameter(placed: PlacedParameter): Promise<Float32Array> {
     const { start, end } = keptRange(placed, placed.parameter);
-    return this.#weights.subarray(placed.parameterStart, placed.parameterStart + end - start);
+    return await this.#states.values("parameters", placed.parameterStart, end - start);
+  }
+
+  /** The copy of the parameters in bf16 follows where they were written by anything but an update. */
+  async #copyHalves(): Promise<void> {
+    if (this.#copy === undefined || this.#copied) return;
+    await this.#copy.run(this.#bindings);
+    this.#copied = true;
   }
 
   #wholeParameter(name: string): Float32Array {
+    const { parameterStart, elements } = this.#wholePlaced(name);
+    return this.#states.view("parameters", parameterStart, elements);
+  }
+
+  #wholePlaced(name: string): PlacedParameter {
     const placed = this.layout.parameters.get(name);
     const elements = elementCount(this.#options.parameters.get(name)!.shape);
     if (placed === undefined || placed.parameter === "part" || placed.elements !== elements) {
       throw new InternalError(`this rank does not hold the whole of "${name}"`);
     }
-    return this.#keptParameter(placed);
+    return placed;
   }
 
-  #collectBindings(): Record<string, TensorData> {
-    const bindings: Record<string, TensorData> = { gradients: this.#gradients };
+  /** The stretches of the gradients that are cleared at a time: all at once where they are in memory. */
+  get #cleared(): readonly SquaredStretch[] {
+    const length = this.layout.elements.gradients;
+    if (!this.#states.isOnDisk("gradients")) return [{ name: "all", gradientStart: 0, length }];
+    const stretches: SquaredStretch[] = [];
+    for (let start = 0; start < length; start += clearedAtOnce) {
+      const size = Math.min(clearedAtOnce, length - start);
+      stretches.push({ name: `from ${start}`, gradientStart: start, length: size });
+    }
+    return stretches;
+  }
+
+  #placeLeaves(): void {
+    const states = this.#states;
     const gradientElements = (placed: PlacedParameter, share: Share): number =>
       share === "part" ? placed.part : placed.elements;
+    let residualStart = 0;
     for (const [name, placed] of this.layout.parameters) {
       const { parameter, gradient, parameterStart, gradientStart, padded, group } = placed;
       const kept = keptElements(placed, parameter);
-      bindings[name] = this.#weights.subarray(
-        parameterStart,
-        parameterStart + (parameter === "part" ? kept : placed.elements),
-      );
+      states.place(name, "parameters", parameterStart, parameter === "part" ? kept : placed.elements);
+      if (states.keepsHalves) {
+        states.place(`master ${name}`, "parameters", parameterStart, kept);
+        states.placeHalf(`copy of ${name}`, parameterStart);
+        // Only products and tables round weights to bf16; norms read theirs in float32.
+        if (placed.local.shape.length > 1) states.computeInHalf(name, parameterStart);
+      }
       if (placed.decayGroup === undefined) continue;
       if (parameter === "whole" && group.size > 1)
-        bindings[`whole ${name}`] = this.#weights.subarray(parameterStart, parameterStart + padded);
-      bindings[gradientName(name)] = this.#gradients.subarray(
-        gradientStart,
-        gradientStart + gradientElements(placed, gradient),
-      );
+        states.place(`whole ${name}`, "parameters", parameterStart, padded);
+      if (gradient === "part" && this.#residuals.length > 0) {
+        const residual = this.#residuals.subarray(residualStart, residualStart + padded);
+        states.bindings[residualName(gradientName(name))] = residual;
+        residualStart += padded;
+      }
+      states.place(gradientName(name), "gradients", gradientStart, gradientElements(placed, gradient));
     }
     for (const { name, parameterStart, gradientStart, statesStart, length } of this.layout.sweeps) {
-      bindings[`parameters ${name}`] = this.#weights.subarray(parameterStart, parameterStart + length);
-      bindings[`gradients ${name}`] = this.#gradients.subarray(gradientStart, gradientStart + length);
-      for (const [state, buffer] of this.#states)
-        bindings[`${state} ${name}`] = buffer.subarray(statesStart, statesStart + length);
+      states.place(`parameters ${name}`, "parameters", parameterStart, length);
+      if (states.keepsHalves) states.placeHalf(`copy ${name}`, parameterStart);
+      states.place(`gradients ${name}`, "gradients", gradientStart, length);
+      for (const state of this.#stateNames) states.place(`${state} ${name}`, state, statesStart, length);
     }
-    for (const { name, gradientStart, length } of this.#squared)
-      bindings[`gradients ${name}`] = this.#gradients.subarray(gradientStart, gradientStart + length);
-    return bindings;
+    for (const { name, gradientStart, length } of [...this.#squared, ...this.#cleared])
+      states.place(`gradients ${name}`, "gradients", gradientStart, length);
   }
 
   /** The squares that this rank answers for, added in the order of parameters. */
@@ -449,6 +534,8 @@ export class TrainingEngine {
     const { kernelSeconds } = await this.#update.run(bindings);
     this.#updates++;
     this.weightsChanged();
+    // The update writes both.
+    this.#copied = true;
     return kernelSeconds;
   }
 
@@ -480,6 +567,9 @@ export class TrainingEngine {
 
 /** Elements gathered by one collective after an update, by default. */
 const gatheredAfterUpdate = 2 ** 22;
+
+/** Gradients on disk that are cleared at a time. */
+const clearedAtOnce = 2 ** 21;
 
 /** Weights looked at between pauses: about a millisecond. */
 const scannedAtOnce = 2 ** 20;

@@ -66,6 +66,14 @@ export function wholeModel(
   return { mesh, locals, zero };
 }
 
+/** How buffers are laid out for states on disk. */
+export interface LayoutOptions {
+  /** Parameters with at least so many elements start at multiples of it. */
+  readonly alignment?: number;
+  /** Most elements of a sweep: a sub-group. */
+  readonly longestSweep?: number;
+}
+
 /**
  * Lays parameters out one after another: those with weight decay, those without, the frozen ones; within each the
  * partitioned ones first, so that an optimizer updates them in one sweep.
@@ -76,6 +84,7 @@ export function layOutParameters(
   decays: (name: string) => boolean,
   isFrozen: (name: string) => boolean,
   split = wholeModel(parameters),
+  { alignment = 1, longestSweep = Infinity }: LayoutOptions = {},
 ): ParameterLayout {
   const { locals, mesh, zero } = split;
   if ([...parameters.keys()].every(isFrozen)) {
@@ -87,6 +96,10 @@ export function layOutParameters(
   const placed = new Map<string, PlacedParameter>();
   const elements = { parameters: 0, gradients: 0, states: 0 };
   const place = (parameter: PartitionedParameter, decayGroup: DecayGroup | undefined): void => {
+    if (keptElements(parameter, parameter.parameter) >= alignment) {
+      for (const kind of ["parameters", "gradients", "states"] as const)
+        elements[kind] = Math.ceil(elements[kind] / alignment) * alignment;
+    }
     placed.set(parameter.local.name, {
       ...parameter,
       decayGroup,
@@ -112,7 +125,7 @@ export function layOutParameters(
   return {
     parameters: placed,
     elements,
-    sweeps: sweepsOf([...placed.values()]),
+    sweeps: sweepsOf([...placed.values()], longestSweep),
     decayGroups: (["decay", "no_decay"] as const).filter((group) =>
       partitioned.some((parameter) => groupOf(parameter) === group),
     ),
@@ -121,7 +134,7 @@ export function layOutParameters(
 }
 
 /** What this rank updates, joined where it lies in one piece in every buffer. */
-function sweepsOf(parameters: readonly PlacedParameter[]): Sweep[] {
+function sweepsOf(parameters: readonly PlacedParameter[], longest: number): Sweep[] {
   const sweeps: Sweep[] = [];
   for (const parameter of parameters) {
     const { decayGroup, states: share } = parameter;
@@ -142,7 +155,23 @@ function sweepsOf(parameters: readonly PlacedParameter[]): Sweep[] {
       sweeps[sweeps.length - 1] = { ...last, length: last.length + next.length };
     } else sweeps.push(next);
   }
-  return sweeps;
+  if (longest === Infinity) return sweeps;
+  return sweeps
+    .flatMap((sweep) => cutSweep(sweep, longest))
+    .map((sweep, index) => ({ ...sweep, name: String(index) }));
+}
+
+/** Sub-groups of a sweep, which are updated one by one; what other ranks wait for stays in one piece. */
+function cutSweep(sweep: Sweep, longest: number): Sweep[] {
+  if (sweep.publishes !== undefined) return [sweep];
+  const { parameterStart, gradientStart, statesStart } = sweep;
+  return Array.from({ length: Math.ceil(sweep.length / longest) }, (_, index) => ({
+    ...sweep,
+    parameterStart: parameterStart + index * longest,
+    gradientStart: gradientStart + index * longest,
+    statesStart: statesStart + index * longest,
+    length: Math.min(longest, sweep.length - index * longest),
+  }));
 }
 
 function follows(last: Sweep, next: Sweep): boolean {

@@ -7,6 +7,7 @@ import { packedLeaves } from "../models/model.ts";
 import { packedContext } from "../nn/attention.ts";
 import { type ParameterTable, streamOf } from "../nn/parameters.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
+import { keptElements } from "../parallel/zero/partition.ts";
 import { linearCrossEntropy } from "../tensor/functions.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import type { ParameterLayout, PlacedParameter } from "./layout.ts";
@@ -15,7 +16,7 @@ import type { ParameterLayout, PlacedParameter } from "./layout.ts";
 export interface TrainedModel {
   readonly language: LanguageModel;
   readonly parameters: ParameterTable;
-  readonly layout: ParameterLayout;
+  readonly layout: Pick<ParameterLayout, "frozen">;
   /** The dtype of activations. */
   readonly dtype: DType;
 }
@@ -60,12 +61,24 @@ export function evaluationGraph(model: TrainedModel, tokens: number): Graph {
   return buildGraph("evaluate", [{ name: "loss", value: sumOfLosses(model, tokens).value }]);
 }
 
-/** Zeroes every gradient: leaf `gradients`. */
-export function clearGraph(layout: ParameterLayout): Graph {
-  const shape = [layout.elements.gradients];
-  const target = leaf("gradients", "state", shape, "f32");
-  const value = apply("fill", [], { value: 0, shape, dtype: "f32" });
-  return buildGraph("clear", [{ name: "gradients", target, value }]);
+/** Zeroes stretches of the gradients: leaves `gradients <name>`. */
+export function clearGraph(stretches: readonly SquaredStretch[]): Graph {
+  const outputs = stretches.map(({ name, length }): GraphOutput => {
+    const target = leaf(`gradients ${name}`, "state", [length], "f32");
+    const value = apply("fill", [], { value: 0, shape: [length], dtype: "f32" });
+    return { name: `gradients ${name}`, target, value };
+  });
+  return buildGraph("clear", outputs);
+}
+
+/** Rounds what this rank keeps of every parameter to bf16: from leaves `master <name>` into `copy of <name>`. */
+export function copyGraph(layout: ParameterLayout): Graph {
+  const outputs = [...layout.parameters].map(([name, placed]): GraphOutput => {
+    const shape = [keptElements(placed, placed.parameter)];
+    const value = apply("cast", [leaf(`master ${name}`, "state", shape, "f32")], { dtype: "bf16" });
+    return { name, value, target: leaf(`copy of ${name}`, "state", shape, "bf16") };
+  });
+  return buildGraph("copy", outputs);
 }
 
 /** A stretch of the gradients of which the squares are summed. */
@@ -88,8 +101,14 @@ export function normGraph(stretches: readonly SquaredStretch[]): Graph {
  * One optimizer update in place. Leaves a sweep: `parameters`, `gradients` and a leaf a state, each followed by the
  * sweep's name; `hyper <decay group>`; and `whole <parameter>` for a parameter whose parts are gathered afterwards.
  * @param bucket elements that one collective gathers
+ * @param halves rounds what was updated to bf16 as well, into `copy <sweep>`
  */
-export function updateGraph(layout: ParameterLayout, optimizer: Optimizer, bucket = Infinity): Graph {
+export function updateGraph(
+  layout: ParameterLayout,
+  optimizer: Optimizer,
+  bucket = Infinity,
+  halves = false,
+): Graph {
   const hyper = new Map(
     layout.decayGroups.map((group) => [
       group,
@@ -117,6 +136,14 @@ export function updateGraph(layout: ParameterLayout, optimizer: Optimizer, bucke
     operands.push(hyper.get(decayGroup)!);
     const value = apply(optimizer.op, operands, {});
     outputs.push({ name, value, target: parameter });
+    if (halves) {
+      const copy = apply("cast", [value], { dtype: "bf16" });
+      outputs.push({
+        name: `copy ${name}`,
+        value: copy,
+        target: leaf(`copy ${name}`, "state", [length], "bf16"),
+      });
+    }
     if (publishes === undefined) continue;
     if (open.length > 0 && open[0]!.parameter.group.axes !== publishes.group.axes) publish();
     // What is gathered may not lie in the memory that it is gathered into.

@@ -126,7 +126,7 @@ class Run {
         const [outcome] = await runRanks(tasks);
         return outcome!;
       } finally {
-        for (const { world } of started) world.close();
+        for (const resources of started) resources.close();
       }
     } finally {
       this.#view.close();
@@ -152,7 +152,7 @@ class Run {
 
   /** One rank from its set-up to its end. */
   async #trainRank(
-    { world, backend }: Partial<RankResources> & Pick<RankResources, "backend">,
+    { world, backend }: Pick<RankResources, "backend"> & { readonly world?: ProcessGroup },
     shared: SharedParts,
     batch: BatchSizes,
     folder: string | undefined,

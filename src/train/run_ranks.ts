@@ -9,6 +9,8 @@ export interface RankResources {
   readonly world: ProcessGroup;
   /** A backend of the rank's own: programs of several ranks run side by side. */
   readonly backend: Backend;
+  /** Leaves the world and lets go of the backend's threads. */
+  close(): void;
 }
 
 /** How the ranks of a world talk. */

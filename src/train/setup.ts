@@ -34,9 +34,12 @@ import {
 import { TrainingEngine } from "./engine.ts";
 import { totalBytes } from "./layout.ts";
 import { requireMemory } from "./memory.ts";
+import { buildPlaced } from "./offload/placement.ts";
+import type { OffloadSettings } from "./offload/settings.ts";
 import type { Rank } from "./rank.ts";
 import { encodePrompts, type SamplePrompt } from "./sample_prompts.ts";
 import type { SharedParts } from "./shared_parts.ts";
+import { joinSubgroups } from "./subgroups.ts";
 
 /** Everything that a config describes, built. */
 export interface TrainingParts {
@@ -231,23 +234,36 @@ export function buildEngine(
       expected: `names such as ${[...model.parameters.keys()].slice(0, 3).join(", ")}`,
     });
   }
-  return new TrainingEngine({
-    backend,
-    language: model.language,
-    parameters: model.parameters,
-    dtype,
-    optimizer: createOptimizer(config.optimizer),
-    microBatchRows: batch.microBatchSize,
-    microBatchTokens: batch.microBatchSize * config.data.sequence_length,
-    accumulationSteps: batch.accumulationSteps,
-    gradientClipping: config.gradient_clipping,
-    decays: (name) => !matchesAny(name, noDecay),
-    isFrozen: (name) => matchesAny(name, config.frozen_parameters),
-    recompute: recomputeSetting(config),
-    zero: zeroSettings(config),
-    ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
-    ...(rank === undefined ? {} : { rank }),
-  });
+  const build = (offload: OffloadSettings | undefined): TrainingEngine =>
+    new TrainingEngine({
+      backend,
+      language: model.language,
+      parameters: model.parameters,
+      dtype,
+      optimizer: createOptimizer(config.optimizer),
+      microBatchRows: batch.microBatchSize,
+      microBatchTokens: batch.microBatchSize * config.data.sequence_length,
+      accumulationSteps: batch.accumulationSteps,
+      gradientClipping: config.gradient_clipping,
+      decays: (name) => !matchesAny(name, noDecay),
+      isFrozen: (name) => matchesAny(name, config.frozen_parameters),
+      recompute: recomputeSetting(config),
+      zero: zeroSettings(config),
+      ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
+      ...(rank === undefined ? {} : { rank }),
+      ...(offload === undefined ? {} : { offload }),
+    });
+  const facts = {
+    ranks: rank?.ranksInProcess ?? 1,
+    residentBytes: process.memoryUsage.rss(),
+    computesInHalf:
+      dtype === "bf16" && (config.zero_optimization.stage === 3 || (rank?.mesh.worldSize ?? 1) === 1),
+  };
+  return buildPlaced(config, facts, build, (engine) => ({
+    arena: engine.memory.arena,
+    prepared: engine.memory.prepared,
+    states: totalBytes(engine.buffers.values()),
+  }));
 }
 
 /** How `zero_optimization` partitions states. */
@@ -261,6 +277,10 @@ export function zeroSettings({ zero_optimization: zero }: TrainConfig): ZeroSett
     maximumReuseDistance: zero.stage3_max_reuse_distance,
     prefetchBucket: zero.stage3_prefetch_bucket_size,
     persistenceThreshold: zero.stage3_param_persistence_threshold,
+    quantizedWeights: zero.zero_quantized_weights,
+    quantizedGradients: zero.zero_quantized_gradients,
+    shardSize: zero.mics_shard_size === -1 ? undefined : zero.mics_shard_size,
+    secondarySize: zero.zero_hpz_partition_size === 1 ? undefined : zero.zero_hpz_partition_size,
   };
 }
 
@@ -280,7 +300,9 @@ function buildFittingEngine(
     bytes: elements * bytesPerElement("f32"),
     hint: "make the model smaller, or train on a machine with more memory",
   };
-  requireMemory([state]);
+  // What may go to disk is not known to be needed in memory.
+  const mayLeave = config.memory.limit !== undefined || goesToDisk(config);
+  if (!mayLeave) requireMemory([state]);
   const engine = buildEngine(config, batch, model, backend, rank);
   const activations = {
     what: "activations and packed weights",
@@ -289,6 +311,11 @@ function buildFittingEngine(
   };
   requireMemory([{ ...state, bytes: ranks * totalBytes(engine.buffers.values()) }, activations]);
   return engine;
+}
+
+/** Whether a config sends states to disk. */
+function goesToDisk({ zero_optimization: zero }: TrainConfig): boolean {
+  return zero.offload_optimizer.device === "nvme" || zero.offload_param.device === "nvme";
 }
 
 /** About how many elements of parameters, gradients and optimizer states one rank keeps. */
@@ -315,7 +342,8 @@ export async function setUpTraining(
   const samplePrompts = encodePrompts(config, tokenizer, model.language);
   if (rank !== undefined) requireSplits(config, rank.mesh.sizes, model.language.facts);
   // What is wrong with the sizes or the data is told before weights are read or made.
-  const engine = buildFittingEngine(config, batch, model, backend, rank);
+  const joined = rank === undefined ? undefined : await joinSubgroups(rank, zeroSettings(config));
+  const engine = buildFittingEngine(config, batch, model, backend, joined);
   try {
     const open = () => shared.dataset(tokenizer, model.language.facts.vocabularySize);
     const dataset = rowsOfRank((await onRankZero(world, open)) ?? (await open()), rank);
@@ -352,16 +380,11 @@ async function fillWeights(config: TrainConfig, model: ModelShape, engine: Train
   const { family, parameters } = model;
   const largest = Math.max(...[...parameters.values()].map(({ shape }) => elementCount(shape)));
   const memory = new Float32Array(largest);
-  let read: { name: string; values: Float32Array } | undefined;
-  const keep = (): void => {
-    if (read !== undefined) engine.setParameter(read.name, read.values);
-  };
-  await readWeights(config.model.path, family, parameters, (name) => {
-    keep();
-    read = { name, values: memory.subarray(0, elementCount(parameters.get(name)!.shape)) };
-    return read.values;
-  });
-  keep();
+  const partOf = (name: string): Float32Array =>
+    memory.subarray(0, elementCount(parameters.get(name)!.shape));
+  await readWeights(config.model.path, family, parameters, partOf, (name) =>
+    engine.setParameter(name, partOf(name)),
+  );
   engine.weightsChanged();
 }
 

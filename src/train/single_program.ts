@@ -1,12 +1,20 @@
-import type { TensorData } from "../base/dtype.ts";
 import { modelFlops } from "../compiler/compile.ts";
 import type { Pass } from "../compiler/pipeline.ts";
 import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { Graph } from "../graph/graph.ts";
-import type { Backend, Bindings, Executable, MemoryPlan, RunOptions } from "../runtime/backend.ts";
+import type {
+  Backend,
+  Bindings,
+  Executable,
+  MemoryPlan,
+  RunOptions,
+  RunStatistics,
+} from "../runtime/backend.ts";
 import type { ProcessGroup } from "../runtime/group.ts";
 import type { MicroBatchResult, MicroBatchRunner, TrainingBatch } from "./micro_batches.ts";
+import type { Offload } from "./offload/states.ts";
 import { accumulateGraph, evaluationGraph, type TrainedModel } from "./programs.ts";
+import type { LocalProgram } from "./sharding.ts";
 
 /** What a runner of micro-batches gets from the engine. */
 export interface RunnerContext {
@@ -23,16 +31,18 @@ export interface RunnerContext {
   /** What splits programs over the ranks that hold the same parameters; and the groups of its collectives. */
   readonly passes: readonly Pass[];
   readonly groups: ReadonlyMap<string, ProcessGroup>;
+  /** What lies on disk of the parameters and gradients. */
+  readonly offload?: Offload;
   /** What sharding makes of a recorded graph. */
-  readonly shard: (graph: Graph) => Graph;
+  readonly shard: (graph: Graph) => LocalProgram;
 }
 
 /** Runs every micro-batch as one program forward and backward. */
 export class SingleProgramRunner implements MicroBatchRunner {
   readonly modelFlops: number;
   readonly #context: RunnerContext;
-  readonly #train: Executable;
-  #evaluate: Executable | undefined;
+  readonly #train: CompiledProgram;
+  #evaluate: CompiledProgram | undefined;
   readonly #loss: Float32Array;
 
   constructor(context: RunnerContext) {
@@ -45,7 +55,7 @@ export class SingleProgramRunner implements MicroBatchRunner {
   }
 
   get memory(): MemoryPlan {
-    return this.#train.memory;
+    return this.#train.executable.memory;
   }
 
   async run(
@@ -57,7 +67,7 @@ export class SingleProgramRunner implements MicroBatchRunner {
     let kernelSeconds = 0;
     const factor = Float32Array.of(weight);
     for (const batch of batches) {
-      const statistics = await this.#train.run(this.#bind(batch, factor), symbolsOf(batch), options);
+      const statistics = await this.#execute(this.#train, batch, factor, options);
       kernelSeconds += statistics.kernelSeconds;
       loss += this.#loss[0]!;
     }
@@ -67,35 +77,47 @@ export class SingleProgramRunner implements MicroBatchRunner {
   async evaluate(batch: TrainingBatch): Promise<number> {
     const { model, tokens } = this.#context;
     this.#evaluate ??= this.#compile(evaluationGraph(model, tokens));
-    await this.#evaluate.run(this.#bind(batch, new Float32Array(1)), symbolsOf(batch));
+    await this.#execute(this.#evaluate, batch, new Float32Array(1));
     return this.#loss[0]!;
   }
 
   releaseEvaluation(): void {
-    this.#evaluate?.dispose();
+    this.#evaluate?.executable.dispose();
     this.#evaluate = undefined;
   }
 
   weightsChanged(): void {
-    for (const executable of [this.#train, this.#evaluate]) executable?.invalidateParameters();
+    for (const program of [this.#train, this.#evaluate]) program?.executable.invalidateParameters();
   }
 
   dispose(): void {
-    this.#train.dispose();
+    this.#train.executable.dispose();
     this.releaseEvaluation();
   }
 
-  #compile(graph: Graph): Executable {
-    const { backend, recompute, passes, groups, shard } = this.#context;
-    return backend.compile(shard(graph), { recompute, passes, groups });
+  #compile(graph: Graph): CompiledProgram {
+    const { backend, recompute, passes, groups, shard, offload } = this.#context;
+    const local = shard(graph);
+    return { local, executable: backend.compile(local.graph, { recompute, passes, groups, ...offload }) };
   }
 
-  #bind(batch: TrainingBatch, weight: Float32Array): Record<string, TensorData> {
-    const { tokens, targets, positions, offsets } = batch;
-    return { ...this.#context.bindings, loss: this.#loss, tokens, targets, positions, offsets, weight };
+  #execute(
+    { local, executable }: CompiledProgram,
+    batch: TrainingBatch,
+    weight: Float32Array,
+    options: RunOptions = {},
+  ): Promise<RunStatistics> {
+    const { leaves, symbols } = local.bind(batch);
+    return executable.run(
+      { ...this.#context.bindings, loss: this.#loss, weight, ...leaves },
+      symbols,
+      options,
+    );
   }
 }
 
-function symbolsOf(batch: TrainingBatch): { tokens: number; offsets: number } {
-  return { tokens: batch.tokens.length, offsets: batch.offsets.length };
+/** A rank's program, ready to run. */
+interface CompiledProgram {
+  readonly local: LocalProgram;
+  readonly executable: Executable;
 }

@@ -1,5 +1,6 @@
 import type { OpName } from "../../src/graph/ops.ts";
 import { attentionSamples } from "./samples/attention.ts";
+import { blockSamples } from "./samples/blocks.ts";
 import { collectiveSamples } from "./samples/collectives.ts";
 import { elementwiseSamples } from "./samples/elementwise.ts";
 import { matrixSamples } from "./samples/matrix.ts";
@@ -16,6 +17,7 @@ export const samples: { readonly [Op in OpName]: OpSamples<Op> } = {
   ...movementSamples,
   ...matrixSamples,
   ...quantizedSamples,
+  ...blockSamples,
   ...rowSamples,
   ...attentionSamples,
   ...samplingSamples,

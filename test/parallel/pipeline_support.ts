@@ -7,7 +7,7 @@ import { type CutOptions, cutPipeline } from "../../src/parallel/pipeline/cut.ts
 import { type PartitionMethod, partitionBlocks } from "../../src/parallel/pipeline/partition.ts";
 import type { ScheduleTable } from "../../src/parallel/pipeline/schedules.ts";
 import type { Backend } from "../../src/runtime/backend.ts";
-import type { ProcessGroup } from "../../src/runtime/group.ts";
+import { createLocalWorld } from "../../src/runtime/native/local_world.ts";
 import { createReferenceBackend } from "../../src/runtime/reference/backend.ts";
 import type { MicroBatchResult, TrainingBatch } from "../../src/train/micro_batches.ts";
 import { PipelineChannels } from "../../src/train/pipeline/channels.ts";
@@ -122,7 +122,6 @@ export interface PipelineSetting extends Partial<Omit<CutOptions, "partition" | 
   readonly partition?: PartitionMethod | readonly number[];
   readonly backend: () => Backend;
   readonly dtype: "f32" | "f64";
-  readonly worlds?: (ranks: number) => Promise<readonly ProcessGroup[]>;
 }
 
 /** Runs micro-batches through a pipeline, all ranks side by side. */
@@ -132,12 +131,12 @@ export async function runPipeline(
   weight: number,
   setting: PipelineSetting,
 ): Promise<RankOutcome[]> {
-  const { ranks, chunks = 1, schedule, partition = "balanced", backend, dtype, worlds, ...rest } = setting;
+  const { ranks, chunks = 1, schedule, partition = "balanced", backend, dtype, ...rest } = setting;
   const tokens = tokensOf(batches);
   const graph = accumulateGraph(model, tokens, batches.length > 1);
   const split = partitionBlocks(graph, ranks * chunks, partition);
   const cut = cutPipeline(graph, { ...rest, partition: split, gradientName });
-  const groups = await (worlds ?? loopback)(ranks);
+  const groups = createLocalWorld(ranks, { timeoutSeconds: 60 });
   return await Promise.all(
     groups.map(async (group) => {
       const own = backend();
@@ -157,6 +156,7 @@ export async function runPipeline(
       const result = await runner.run(batches, weight);
       const evaluated = await runner.evaluate(batches[0]!);
       runner.dispose();
+      group.close();
       return { ...result, memory, evaluated };
     }),
   );
@@ -164,69 +164,4 @@ export async function runPipeline(
 
 function tokensOf(batches: readonly TrainingBatch[]): number {
   return Math.max(...batches.map(({ tokens }) => tokens.length));
-}
-
-/** Ranks that hand each other copies: what a pipeline asks of a process group, without threads. */
-export async function loopback(ranks: number): Promise<ProcessGroup[]> {
-  return joined(
-    "world",
-    Array.from({ length: ranks }, (_, rank) => rank),
-  );
-}
-
-function joined(
-  name: string,
-  members: readonly number[],
-  registry = new Map<string, ProcessGroup[]>(),
-): ProcessGroup[] {
-  const boxes = new Map<string, TensorData[][]>();
-  const waiting = new Map<string, (() => void)[]>();
-  const sums: { tensors: readonly TensorData[][]; settle: () => void }[] = [];
-  return members.map((_, rank) => {
-    const group = {
-      name,
-      rank,
-      size: members.length,
-      members,
-      send: async (tensors: readonly TensorData[], peer: number) => {
-        const key = `${rank}>${peer}`;
-        boxes.set(key, [...(boxes.get(key) ?? []), tensors.map((tensor) => tensor.slice())]);
-        waiting.get(key)?.shift()?.();
-      },
-      receive: async (tensors: readonly TensorData[], peer: number) => {
-        const key = `${peer}>${rank}`;
-        if ((boxes.get(key) ?? []).length === 0) {
-          await new Promise<void>((resolve) => waiting.set(key, [...(waiting.get(key) ?? []), resolve]));
-        }
-        const message = boxes.get(key)!.shift()!;
-        tensors.forEach((tensor, index) => {
-          tensor.set(message[index]!);
-        });
-      },
-      allReduce: async (tensors: readonly TensorData[]) => {
-        await new Promise<void>((resolve) => {
-          sums.push({ tensors: [tensors as TensorData[]], settle: resolve });
-          if (sums.length < members.length) return;
-          const all = sums.splice(0);
-          tensors.forEach((tensor, index) => {
-            const total = Float64Array.from(tensor, (_value, i) =>
-              all.reduce((sum, { tensors: [own] }) => sum + own![index]![i]!, 0),
-            );
-            for (const {
-              tensors: [own],
-            } of all)
-              own![index]!.set(total);
-          });
-          for (const { settle } of all) settle();
-        });
-      },
-      subgroup: async (inner: string, chosen: readonly number[]) => {
-        const known = registry.get(inner) ?? joined(inner, chosen, registry);
-        registry.set(inner, known);
-        return known[chosen.indexOf(rank)]!;
-      },
-      close: () => {},
-    };
-    return group as unknown as ProcessGroup;
-  });
 }

@@ -12,8 +12,13 @@ import type { ConfigJson, LanguageModel, ModelFamily } from "../../src/models/fa
 import { packedLeaves } from "../../src/models/model.ts";
 import { packedContext } from "../../src/nn/attention.ts";
 import { ParameterSpace, type ParameterTable } from "../../src/nn/parameters.ts";
+import type { LocalParameter } from "../../src/parallel/local_parameter.ts";
 import { Mesh, type MeshAxis, type MeshSizes } from "../../src/parallel/mesh.ts";
-import { type ShardedTraining, shardTraining } from "../../src/parallel/sharding/shard_training.ts";
+import {
+  localParameters,
+  type ShardedTraining,
+  shardTraining,
+} from "../../src/parallel/sharding/shard_training.ts";
 import { evaluate } from "../../src/runtime/reference/evaluate.ts";
 import { evaluateRanks } from "../../src/runtime/reference/evaluate_ranks.ts";
 import { linearCrossEntropy } from "../../src/tensor/functions.ts";
@@ -77,9 +82,13 @@ export function boxPart(tensor: ReferenceTensor, { starts, sizes }: Box): Refere
 
 /** The largest difference, relative to the largest expected value. */
 export function difference(actual: ReferenceTensor, expected: ReferenceTensor): number {
-  const scale = Math.max(1e-30, ...expected.values.map(Math.abs));
+  const scale = Math.max(1e-30, ...expected.values.map(Math.abs).filter(Number.isFinite));
   return actual.values.reduce(
-    (worst, value, index) => Math.max(worst, Math.abs(value - expected.values[index]!) / scale),
+    (worst, value, index) =>
+      // Minus infinity is what it should be, or it is not.
+      value === expected.values[index]
+        ? worst
+        : Math.max(worst, Math.abs(value - expected.values[index]!) / scale),
     actual.values.length === expected.values.length ? 0 : Number.POSITIVE_INFINITY,
   );
 }
@@ -156,8 +165,11 @@ function compareWith(
   const { worldSize } = new Mesh(sizes, 0);
   const meshes = Array.from({ length: worldSize }, (_, rank) => new Mesh(sizes, rank));
   const sharded = meshes.map((mesh) => shardTraining(recorded.graph, mesh, recorded.parameters, table));
+  const locals = meshes.map((mesh) => localParameters(mesh, recorded.parameters, table));
   for (const { graph } of sharded) verifyGraph(graph);
-  const leaves = sharded.map((part, rank) => localLeaves(part, meshes[rank]!, values, symbols));
+  const leaves = sharded.map((part, rank) =>
+    localLeaves(part, locals[rank]!, meshes[rank]!, values, symbols),
+  );
   const results = evaluateRanks(
     sharded.map(({ graph }) => graph),
     leaves,
@@ -168,7 +180,7 @@ function compareWith(
   );
   let [worst, worstName] = [0, ""];
   meshes.forEach((mesh, rank) => {
-    const boxes = new Map(sharded[rank]!.parameters.map(({ name, box }) => [`gradient ${name}`, box]));
+    const boxes = new Map(locals[rank]!.map(({ name, box }) => [`gradient ${name}`, box]));
     for (const [name, whole] of expected) {
       const box = boxes.get(name) ?? { starts: whole.shape.map(() => 0), sizes: whole.shape };
       const terms = mesh.membersOf(["sequence"]).map((member) => results[member]!.get(name)!);
@@ -186,6 +198,7 @@ function compareWith(
 /** A rank's leaves: its boxes of parameters, and the parts of the batch that it reads. */
 function localLeaves(
   sharded: ShardedTraining,
+  parameters: readonly LocalParameter[],
   mesh: Mesh,
   values: ReadonlyMap<string, ReferenceTensor>,
   symbols: SymbolValues,
@@ -193,9 +206,7 @@ function localLeaves(
   const local = new Map<string, ReferenceTensor>();
   for (const name of leavesOf(sharded.graph).keys()) {
     const whole = values.get(name);
-    const box = sharded.parameters.find(
-      (parameter) => `${parameter.name}` === name.replace(/^gradient /, ""),
-    )?.box;
+    const box = parameters.find((parameter) => parameter.name === name.replace(/^gradient /, ""))?.box;
     if (whole !== undefined) local.set(name, box === undefined ? whole : boxPart(whole, box));
   }
   for (const { name, source, layout, shape } of sharded.inputs) {

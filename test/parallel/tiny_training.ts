@@ -4,12 +4,17 @@ import { packSequences } from "../../src/models/batch.ts";
 import { familyOf } from "../../src/models/families.ts";
 import { ParameterSpace } from "../../src/nn/parameters.ts";
 import { adam, type Optimizer } from "../../src/optim/optimizer.ts";
+import type { ContextPlan } from "../../src/parallel/context/context_parallel.ts";
 import type { MeshSizes } from "../../src/parallel/mesh.ts";
 import { defaultZeroSettings, type ZeroSettings } from "../../src/parallel/zero/settings.ts";
 import type { Backend } from "../../src/runtime/backend.ts";
 import { type StateBytes, TrainingEngine } from "../../src/train/engine.ts";
+import { joinGrid } from "../../src/train/grid_groups.ts";
 import type { LossScaleSettings } from "../../src/train/loss_scale.ts";
+import type { OffloadSettings } from "../../src/train/offload/settings.ts";
 import type { Rank } from "../../src/train/rank.ts";
+import { createSharding } from "../../src/train/sharding.ts";
+import { joinSubgroups } from "../../src/train/subgroups.ts";
 
 /** One of the ranks that train together. */
 export interface TrainingRank {
@@ -31,6 +36,11 @@ export interface TinyTraining {
   readonly frozen?: (name: string) => boolean;
   readonly lossScale?: LossScaleSettings;
   readonly steps?: number;
+  /** How attention meets the tokens of other ranks of the sequence axis. */
+  readonly context?: ContextPlan;
+  readonly offload?: OffloadSettings;
+  /** Keys of the model's config that differ. */
+  readonly model?: Readonly<Record<string, unknown>>;
 }
 
 /** What came out of it, the same on every rank. */
@@ -80,7 +90,7 @@ export async function trainTiny(
   ranks: readonly TrainingRank[],
   options: TinyTraining = {},
 ): Promise<TinyOutcome> {
-  const outcomes = await Promise.all(ranks.map((rank) => trainOne(rank, ranks.length, options)));
+  const outcomes = await Promise.all(ranks.map((rank) => trainOne(rank, options)));
   const [first] = outcomes as [Awaited<ReturnType<typeof trainOne>>];
   return {
     ...first,
@@ -89,13 +99,19 @@ export async function trainTiny(
   };
 }
 
-async function trainOne({ rank, backend }: TrainingRank, worldSize: number, options: TinyTraining) {
+async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTraining) {
   const { accumulation = 1, steps = 3, tied = false, layers = 2 } = options;
+  const zero = { ...defaultZeroSettings, persistenceThreshold: 30, ...options.zero };
+  const joined = await joinSubgroups(member, zero);
+  const { context } = options;
+  const rank = context === undefined ? joined : await joinGrid(joined, context.grid);
   const space = ParameterSpace.create();
   const family = familyOf(config, "test");
-  const sizes = { ...config, tie_word_embeddings: tied, num_hidden_layers: layers };
+  const sizes = { ...config, tie_word_embeddings: tied, num_hidden_layers: layers, ...options.model };
   const language = family.build(sizes, space, "test");
-  const rows = rowsOfStep / (worldSize * accumulation);
+  // Ranks that differ in other axes share their rows.
+  const { data } = rank.mesh.place;
+  const rows = rowsOfStep / (rank.mesh.sizes.data * accumulation);
   const engine = new TrainingEngine({
     backend,
     language,
@@ -111,7 +127,11 @@ async function trainOne({ rank, backend }: TrainingRank, worldSize: number, opti
     recompute: options.recompute ?? { mode: "none" },
     ...(options.lossScale === undefined ? {} : { lossScale: options.lossScale }),
     rank,
-    zero: { ...defaultZeroSettings, persistenceThreshold: 30, ...options.zero },
+    ...(context === undefined
+      ? {}
+      : { sharding: createSharding(space.table, language.sharding ?? [], rank.mesh, context)! }),
+    ...(options.offload === undefined ? {} : { offload: options.offload }),
+    zero,
   });
   await engine.initialize(5);
   const losses: number[] = [];
@@ -120,7 +140,7 @@ async function trainOne({ rank, backend }: TrainingRank, worldSize: number, opti
   for (let step = 0; step < steps; step++) {
     const sequences = rowsAt(step);
     const batches = Array.from({ length: accumulation }, (_, index) => {
-      const start = (rank.world.rank * accumulation + index) * rows;
+      const start = (data * accumulation + index) * rows;
       return packSequences(sequences.slice(start, start + rows), language.facts);
     });
     const result = await engine.step(batches, { learningRate: 0.01 });
@@ -128,8 +148,8 @@ async function trainOne({ rank, backend }: TrainingRank, worldSize: number, opti
     norms.push(result.gradientNorm);
     skipped.push(result.skipped);
   }
-  // Rank 0's: each has its own rows.
-  const evaluation = await engine.evaluate(packSequences(rowsAt(99).slice(0, rows), language.facts));
+  const validation = rowsAt(99).slice(data * rows, (data + 1) * rows);
+  const evaluation = await engine.evaluate(packSequences(validation, language.facts));
   const parameters = new Map<string, Float32Array>();
   for (const name of space.table.keys()) parameters.set(name, (await engine.gatherParameter(name)).slice());
   return { losses, norms, skipped, evaluation, parameters, bytes: engine.stateBytes, engine };

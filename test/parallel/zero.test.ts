@@ -67,6 +67,29 @@ test.each(Object.entries(cases))("stage 3 of two ranks with %s equals one rank",
   }
 });
 
+const hierarchies: Record<string, TinyTraining["zero"]> = {
+  "MiCS in pairs": { stage: 3, shardSize: 2 },
+  "MiCS in pairs at stage 1": { stage: 1, shardSize: 2 },
+  "MiCS of single ranks": { stage: 3, shardSize: 1 },
+  "hpZ in pairs": { stage: 3, secondarySize: 2 },
+  "hpZ in single ranks": { stage: 3, secondarySize: 1 },
+  "hpZ in pairs, without prefetch": { stage: 3, secondarySize: 2, overlap: false },
+};
+
+test.each(Object.entries(hierarchies))("four ranks with %s equal one rank", async (_name, zero) => {
+  const alone = await train(1);
+  const { losses, norms, bytes } = await train(4, { zero: { ...zero, maximumReuseDistance: 0 } });
+  expectClose(losses, alone.losses, 1e-6);
+  expectClose(norms, alone.norms, 1e-6);
+  for (const measured of bytes) expect(measured).toEqual(bytes[0]);
+});
+
+test("parts that do not fill a group are refused with those that do", async () => {
+  await expect(train(4, { zero: { stage: 3, shardSize: 3 } })).rejects.toThrow(
+    /a divisor of the 4 ranks over "data": 1, 2, 4/,
+  );
+});
+
 test("frozen parameters stay as they are, in parts as well", async () => {
   const frozen = (name: string): boolean => name.includes("embed");
   const before = await train(2, { frozen, steps: 0, zero: { stage: 3 } });
@@ -103,10 +126,10 @@ describe("what a rank keeps", () => {
     const whole = shapes.reduce((sum, size) => sum + Math.ceil(size / (16 * world)) * 16 * world, 0);
     const bytes = { whole: 4 * whole, part: (4 * whole) / world };
     const expected = [
-      { parameters: bytes.whole, gradients: bytes.whole, optimizer: 2 * bytes.whole },
-      { parameters: bytes.whole, gradients: bytes.whole, optimizer: 2 * bytes.part },
-      { parameters: bytes.whole, gradients: bytes.part, optimizer: 2 * bytes.part },
-      { parameters: bytes.part, gradients: bytes.part, optimizer: 2 * bytes.part },
+      { parameters: bytes.whole, gradients: bytes.whole, optimizer: 2 * bytes.whole, residuals: 0 },
+      { parameters: bytes.whole, gradients: bytes.whole, optimizer: 2 * bytes.part, residuals: 0 },
+      { parameters: bytes.whole, gradients: bytes.part, optimizer: 2 * bytes.part, residuals: 0 },
+      { parameters: bytes.part, gradients: bytes.part, optimizer: 2 * bytes.part, residuals: 0 },
     ];
     for (const stage of [0, 1, 2, 3] as const) {
       const outcome = await train(world, { steps: 0, zero: { stage, persistenceThreshold: 0 } });
@@ -155,7 +178,7 @@ describe("what a rank keeps", () => {
     const expected = Float32Array.from({ length: 24 }, (_, index) => index);
     for (const values of gathered) expect(values).toEqual(expected);
     for (const engine of engines)
-      engine.setParameter(
+      await engine.setParameter(
         name,
         expected.map((value) => 2 * value),
       );

@@ -6,12 +6,15 @@ import type { BinaryOperation, UnaryOperation } from "../../src/graph/expression
 import {
   apply,
   buildGraph,
+  createNode,
   dtypeOf,
   type Graph,
   type GraphOutput,
+  type Node,
   shapeOf,
   type Value,
 } from "../../src/graph/graph.ts";
+import type { RankGroup } from "../../src/graph/ops.ts";
 import { printGraph } from "../../src/graph/print.ts";
 import { inScope } from "../../src/graph/scope.ts";
 
@@ -23,6 +26,8 @@ export interface RandomGraphOptions {
   readonly dtypes: readonly DType[];
   /** Only elementwise work, in which fusion must keep every bit. */
   readonly elementwiseOnly?: boolean;
+  /** Also collectives over these groups: one rank's graph. The other ranks' are made from the same numbers. */
+  readonly groups?: readonly RankGroup[];
 }
 
 const shapes: readonly (readonly number[])[] = [[4, 6], [6], [4, 1], [6, 4], []];
@@ -90,6 +95,8 @@ function grow(values: readonly Value[], choices: Choices, options: RandomGraphOp
   const x = pick(values, choices);
   const shape = shapeOf(x) as number[];
   const kinds = options.elementwiseOnly === true ? 6 : 15;
+  const { groups = [] } = options;
+  if (groups.length > 0 && choices.below(4) === 0) return collective(values, choices, choices.of(groups));
   switch (choices.below(kinds)) {
     case 0:
       return build.unary(choices.of(unaryOperations), x);
@@ -141,6 +148,30 @@ function grow(values: readonly Value[], choices: Choices, options: RandomGraphOp
     default:
       return build.constant([0.5, -2, 1.5, 3, 0.25, -1], [6], choices.of(options.dtypes));
   }
+}
+
+/** A result of a collective of one or two values. */
+function collective(values: readonly Value[], choices: Choices, group: RankGroup): Value | undefined {
+  const x = pick(values, choices);
+  const bucket = choices.below(3) === 0 ? [x, pick(values, choices)] : [x];
+  const node = collectiveOf(bucket, choices, group);
+  return node === undefined ? undefined : { node, index: choices.below(bucket.length) };
+}
+
+function collectiveOf(bucket: readonly Value[], choices: Choices, group: RankGroup): Node | undefined {
+  const ranks = bucket.map((value) => shapeOf(value).length);
+  const divides = (axis: number): boolean =>
+    bucket.every((value) => (shapeOf(value)[axis] as number) % group.size === 0);
+  const kind = choices.below(5);
+  if (kind === 0) return createNode("all_reduce", bucket, { group });
+  if (kind === 1) return createNode("permute", bucket, { group, offset: choices.below(3) - 1 });
+  if (Math.min(...ranks) === 0) return undefined;
+  const dimension = choices.below(Math.min(...ranks));
+  if (kind === 2) return createNode("all_gather", bucket, { group, dimension });
+  if (!divides(dimension)) return undefined;
+  if (kind === 3) return createNode("reduce_scatter", bucket, { group, dimension });
+  const concatenate = choices.below(Math.min(...ranks));
+  return createNode("all_to_all", bucket, { group, split: dimension, concatenate });
 }
 
 /** Outputs: some named, some stored into or added to leaves, among them leaves that the graph reads. */
@@ -200,14 +231,21 @@ export function graphFrom(
 
 /** Arbitrary graphs. */
 export function randomGraphs(options: RandomGraphOptions): fc.Arbitrary<Graph> {
+  return randomRanks([options]).map(([graph]) => graph!);
+}
+
+/** Arbitrary graphs that are the same but for their options, such as those of several ranks. */
+export function randomRanks(ranks: readonly RandomGraphOptions[]): fc.Arbitrary<Graph[]> {
   const choice = fc.noBias(fc.integer({ min: 0, max: 1e6 }));
   return fc
     .tuple(
       fc.array(choice, { minLength: 60, maxLength: 300, size: "max" }),
       fc.array(choice, { minLength: 30, maxLength: 30 }),
     )
-    .map(([numbers, endings]) => {
-      const graph = graphFrom(numbers, endings, options);
-      return { ...graph, [fc.toStringMethod]: () => printGraph(graph) };
-    });
+    .map(([numbers, endings]) =>
+      ranks.map((options) => {
+        const graph = graphFrom(numbers, endings, options);
+        return { ...graph, [fc.toStringMethod]: () => printGraph(graph) };
+      }),
+    );
 }

@@ -25,12 +25,21 @@ const suites = [
 const bench = (line: string) => parse<BenchCommandOptions>((run) => defineBench(suites, run), line);
 
 test("train", async () => {
-  expect(await train("c.yaml")).toEqual({ config: "c.yaml", overrides: [], ranks: 1, resume: false });
-  expect(await train("c.yaml --set a.b=1 --ranks 4 --set data.path=x=y --resume --trace t.json")).toEqual({
+  expect(await train("c.yaml")).toEqual({
+    config: "c.yaml",
+    overrides: [],
+    ranks: 1,
+    resume: false,
+    maxRestarts: 0,
+  });
+  expect(
+    await train("c.yaml --set a.b=1 --ranks 4 --set data.path=x=y --resume --max-restarts 2 --trace t.json"),
+  ).toEqual({
     config: "c.yaml",
     overrides: ["a.b=1", "data.path=x=y"],
     ranks: 4,
     resume: true,
+    maxRestarts: 2,
     trace: "t.json",
   });
 });

@@ -9,6 +9,10 @@ export interface PlanCommandOptions {
   /** `path.to.key=value`, later ones over earlier ones and all over the file. */
   readonly overrides: readonly string[];
   readonly ranks: number;
+  /** A YAML or JSON file that describes the machines. */
+  readonly cluster?: string;
+  /** How many of the best layouts to print instead of a plan. */
+  readonly search?: number;
   readonly json?: boolean;
 }
 
@@ -26,6 +30,15 @@ export function definePlan(run: (options: PlanCommandOptions) => Promise<void>):
       collectOverride,
     )
     .option("--ranks <N>", "plan for N ranks", integerFrom(1, 65536), 1)
+    .option(
+      "--cluster <FILE>",
+      "plan for the accelerators and links that a file describes, not for this machine",
+    )
+    .option(
+      "--search <K>",
+      "print the K layouts (axes, ZeRO stage) of the shortest steps that fit",
+      integerFrom(1, 1000),
+    )
     .option("--json", "print one JSON object instead of a table")
     .addHelpText(
       "after",
@@ -36,12 +49,21 @@ export function definePlan(run: (options: PlanCommandOptions) => Promise<void>):
             "slipstream plan config.yaml --set train_micro_batch_size_per_gpu=16",
             "what a larger micro-batch would take",
           ],
+          [
+            "slipstream plan config.yaml --ranks 64 --cluster examples/clusters/a100.yaml --search 5",
+            "how to split it over 64 accelerators that you do not have",
+          ],
         ],
         next: "`slipstream train --help`",
       }),
     )
-    .action(async (config: string, options: { set?: string[]; ranks: number; json?: boolean }) => {
-      const { set: overrides = [], ...rest } = options;
-      await run({ config, overrides, ...rest });
-    });
+    .action(
+      async (
+        config: string,
+        options: { set?: string[]; ranks: number; cluster?: string; search?: number; json?: boolean },
+      ) => {
+        const { set: overrides = [], ...rest } = options;
+        await run({ config, overrides, ...rest });
+      },
+    );
 }

@@ -12,6 +12,8 @@ export interface TrainCommandOptions {
   readonly ranks: number;
   /** Go on from the last complete checkpoint of `output_dir`. */
   readonly resume: boolean;
+  /** How often a run that failed goes on from its last complete checkpoint. */
+  readonly maxRestarts: number;
   readonly trace?: string;
 }
 
@@ -30,7 +32,13 @@ export function defineTrain(run: (options: TrainCommandOptions) => Promise<void>
       collectOverride,
     )
     .option("--ranks <N>", "train with N ranks in this process", integerFrom(1, 1024), 1)
-    .option("--resume", "go on from the last complete checkpoint in output_dir");
+    .option("--resume", "go on from the last complete checkpoint in output_dir")
+    .option(
+      "--max-restarts <N>",
+      "after a failure, go on from the last complete checkpoint, N times at most",
+      integerFrom(0),
+      0,
+    );
   return addTraceOption(command)
     .addHelpText(
       "after",
@@ -41,6 +49,7 @@ export function defineTrain(run: (options: TrainCommandOptions) => Promise<void>
             "slipstream train config.yaml --set max_steps=100 --set optimizer.params.lr=1e-3",
             "try other values without touching the file",
           ],
+          ["slipstream train config.yaml --ranks 2", "split the batch over two ranks of this process"],
           ["slipstream train config.yaml --resume", "go on where the last run stopped"],
         ],
         next: "`slipstream plan --help` tells memory and time beforehand; examples/ holds configs",
@@ -49,7 +58,7 @@ export function defineTrain(run: (options: TrainCommandOptions) => Promise<void>
     .action(
       async (
         config: string,
-        options: { set?: string[]; ranks: number; resume?: boolean; trace?: string },
+        options: { set?: string[]; ranks: number; resume?: boolean; maxRestarts: number; trace?: string },
       ) => {
         const { set: overrides = [], resume = false, ...rest } = options;
         await run({ config, overrides, resume, ...rest });

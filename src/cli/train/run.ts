@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import { ConfigError } from "../../base/errors.ts";
 import { suggestLearningRates } from "../../optim/schedules/index.ts";
 import type { TrainConfig } from "../../train/config/index.ts";
 import { readMetrics } from "../../train/metrics/index.ts";
@@ -8,6 +7,7 @@ import { duration } from "../../train/view/text.ts";
 import { withBackend } from "../backend.ts";
 import type { TrainCommandOptions } from "../commands/train.ts";
 import { shellCommand } from "../shell.ts";
+import { localRanks } from "./local_ranks.ts";
 
 /** Exit status of a run that Ctrl-C ended: 128 + SIGINT, as shells have it. */
 const interruptedStatus = 130;
@@ -26,17 +26,6 @@ function rangeTestVerdict(config: TrainConfig): string {
 
 /** Trains, and says how it ended and what to type next. */
 export async function runTrain(options: TrainCommandOptions): Promise<void> {
-  if (options.ranks > 1) {
-    throw new ConfigError(
-      "ranks_unavailable",
-      "training with several ranks is not available in this version",
-      {
-        where: "--ranks",
-        expected: "1",
-        received: String(options.ranks),
-      },
-    );
-  }
   const controller = new AbortController();
   const interrupt = (): void => {
     // The second Ctrl-C does not wait for the step and the checkpoint.
@@ -50,21 +39,26 @@ export async function runTrain(options: TrainCommandOptions): Promise<void> {
       backend: "native",
       ...(options.trace === undefined ? {} : { trace: options.trace }),
     } as const;
-    await withBackend(backendOptions, async (backend) => {
-      const { overrides, resume, config: configPath } = options;
+    await withBackend(backendOptions, async (backend, trace) => {
+      const { overrides, resume, ranks, maxRestarts, config: configPath } = options;
       const { outcome, config } = await runTraining({
         configPath,
         overrides,
         resume,
         backend,
+        maximumRestarts: maxRestarts,
         signal: controller.signal,
+        ...(ranks === 1 ? {} : { ranks: localRanks(ranks, trace) }),
       });
       const say = (line: string): boolean => process.stdout.write(`${line}\n`);
       const elapsed = duration(outcome.elapsedSeconds);
       if (outcome.reason === "interrupted") {
         say(`stopped after step ${outcome.step}; checkpoint: ${outcome.checkpoint}`);
         const sets = overrides.flatMap((override) => ["--set", override]);
-        say(`resume with: ${shellCommand(["slipstream", "train", configPath, ...sets, "--resume"])}`);
+        const many = ranks === 1 ? [] : ["--ranks", String(ranks)];
+        say(
+          `resume with: ${shellCommand(["slipstream", "train", configPath, ...sets, ...many, "--resume"])}`,
+        );
         process.exitCode = interruptedStatus;
         return;
       }

@@ -3,6 +3,8 @@ export interface Lifetime {
   readonly bytes: number;
   readonly first: number;
   readonly last: number;
+  /** Its offset is a multiple of this: a cache line by default. */
+  readonly alignment?: number;
 }
 
 /** Where each block lies, and how long the arena is. Bytes. */
@@ -14,9 +16,9 @@ export interface ArenaLayout {
 /** Kernels like whole cache lines. */
 const alignment = 64;
 
-/** `bytes` rounded up to whole cache lines. */
-export function align(bytes: number): number {
-  return Math.ceil(bytes / alignment) * alignment;
+/** `bytes` rounded up to whole cache lines, or to multiples of `to`. */
+export function align(bytes: number, to = alignment): number {
+  return Math.ceil(bytes / to) * to;
 }
 
 /**
@@ -42,14 +44,15 @@ export function layOutArena(blocks: readonly Lifetime[]): ArenaLayout {
     for (const other of placed) {
       const neighbour = blocks[other]!;
       if (neighbour.first > block.last || neighbour.last < block.first) continue;
-      const gap = offsets[other]! - cursor;
+      const start = align(cursor, block.alignment);
+      const gap = offsets[other]! - start;
       if (gap >= bytes && gap < bestGap) {
-        best = cursor;
+        best = start;
         bestGap = gap;
       }
       cursor = Math.max(cursor, offsets[other]! + align(neighbour.bytes));
     }
-    const offset = best >= 0 ? best : cursor;
+    const offset = best >= 0 ? best : align(cursor, block.alignment);
     offsets[index] = offset;
     total = Math.max(total, offset + bytes);
     const position = placed.findIndex((other) => offsets[other]! > offset);

@@ -1,6 +1,6 @@
 import { type AnyNode, type Graph, isLeaf, type Node } from "../../graph/graph.ts";
 import { inPlaceOutputs, isCollective } from "../../graph/ops.ts";
-import { rootOf } from "./storage.ts";
+import { isView, rootOf } from "./storage.ts";
 
 /**
  * The nodes that depend on parameters and on nothing that changes from run to run: their steps run once,
@@ -32,8 +32,9 @@ export function parameterWork(graph: Graph): Set<Node> {
 
 /** Whether a node gives the same result whenever its operands are the same, at every value of the symbols. */
 function isRepeatable(node: AnyNode): boolean {
+  if (node.op === "random" || inPlaceOutputs[node.op] !== undefined) return false;
   // What ranks gather is given up again after its use: keeping it is what partitioning avoids.
-  if (node.op === "random" || isCollective(node.op) || inPlaceOutputs[node.op] !== undefined) return false;
+  if (isCollective(node.op) && !isView(node)) return false;
   return node.outputs.every(({ shape }) => shape.every((dimension) => typeof dimension === "number"));
 }
 

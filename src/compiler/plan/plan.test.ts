@@ -5,14 +5,22 @@ import { memoryFor, runNodeByNode, runPlanned, runReference } from "../../../tes
 import { bytesPerElement } from "../../base/dtype.ts";
 import { maximumElements, symbolic } from "../../base/shape.ts";
 import * as build from "../../graph/build.ts";
-import { apply, buildGraph, dtypeOf, type Graph, shapeOf, type Value } from "../../graph/graph.ts";
+import {
+  type AnyNode,
+  apply,
+  buildGraph,
+  dtypeOf,
+  type Graph,
+  shapeOf,
+  type Value,
+} from "../../graph/graph.ts";
 import { accumulatingOutputs, inPlaceOutputs } from "../../graph/ops.ts";
 import { describeProgram } from "../compile.ts";
 import { removeDeadCode } from "../passes/dead_code.ts";
 import { fuseElementwise } from "../passes/fuse_elementwise.ts";
 import { parameterWork } from "./parameter_work.ts";
 import { planProgram } from "./plan.ts";
-import type { Program, ProgramTensor } from "./program.ts";
+import type { Program, ProgramTensor, StartStep } from "./program.ts";
 import { copyOverwrittenLeaves } from "./routes.ts";
 import { hasStep, keyOf, rootOf } from "./storage.ts";
 
@@ -47,7 +55,10 @@ class Paint {
   }
 }
 
-/** Follows a program byte by byte: every step finds in its operands what the graph says, whole. */
+/**
+ * Follows a program byte by byte: every step finds in its operands what the graph says, whole. Results of a collective
+ * are there after its wait, however late it reads its operands and however early it spoils the memory of its results.
+ */
 function checkReads(recorded: Graph, program: Program): void {
   const graph = copyOverwrittenLeaves(recorded);
   const prepared = parameterWork(graph);
@@ -56,6 +67,7 @@ function checkReads(recorded: Graph, program: Program): void {
     ...kernels.filter((node) => prepared.has(node)),
     ...kernels.filter((node) => !prepared.has(node)),
   ];
+  const started = new Map<number, { node: AnyNode; step: StartStep }>();
   const paint = new Paint();
   program.bindings.forEach((binding, index) => {
     const node = graph.nodes.find((leaf) => leaf.op === "leaf" && leaf.attributes.name === binding.name);
@@ -63,6 +75,18 @@ function checkReads(recorded: Graph, program: Program): void {
     const { shape, dtype } = binding;
     paint.write({ shape, dtype, storage: { kind: "binding", binding: index } }, keyOf({ node, index: 0 }));
   });
+  const expectOperands = (
+    node: AnyNode,
+    inputs: readonly number[],
+    except: (value: Value, index: number) => boolean,
+  ) => {
+    node.inputs.forEach((value, index) => {
+      const tensor = program.tensors[inputs[index]!]!;
+      if (tensor.storage.kind === "constant" || maximumElements(tensor.shape) === 0) return;
+      if (except(value, index)) return;
+      expect(paint.read(tensor), `${node.op} operand ${index}`).toEqual(new Set([keyOf(rootOf(value))]));
+    });
+  };
   for (const step of [...program.prepare, ...program.steps]) {
     if (step.kind === "store") {
       const { storage } = program.tensors[step.output]!;
@@ -71,40 +95,76 @@ function checkReads(recorded: Graph, program: Program): void {
         (o) => (o.target?.node.attributes.name ?? o.name) === binding.name,
       );
       const from = program.tensors[step.input]!;
+      paint.write(program.tensors[step.output]!, "stored");
       if (from.storage.kind === "constant") continue;
       const [found, ...others] = paint.read(from);
       expect(others).toEqual([]);
       expect(sources.map((source) => keyOf(rootOf(source.value)))).toContain(found);
       continue;
     }
+    if (step.kind === "wait") {
+      const { node, step: start } = started.get(step.ticket)!;
+      started.delete(step.ticket);
+      const places = start.outputs.map((index) => JSON.stringify(program.tensors[index]!.storage));
+      const inPlace = (index: number): boolean =>
+        node.op === "all_reduce" &&
+        JSON.stringify(program.tensors[start.inputs[index]!]!.storage) === places[index];
+      expectOperands(node, start.inputs, (_, index) => inPlace(index));
+      node.outputs.forEach((_, index) => {
+        const tensor = program.tensors[start.outputs[index]!]!;
+        if (maximumElements(tensor.shape) > 0)
+          expect(paint.read(tensor), `${node.op} result ${index}`).toEqual(
+            new Set([`spoiled ${step.ticket}`]),
+          );
+        paint.write(tensor, keyOf(rootOf({ node, index })));
+      });
+      continue;
+    }
+    if (step.kind === "transfer") throw new Error("nothing was to be stored elsewhere");
     const node = pending.shift()!;
     expect(step.op).toBe(node.op);
-    node.inputs.forEach((value, index) => {
-      const tensor = program.tensors[step.inputs[index]!]!;
-      if (tensor.storage.kind === "constant" || maximumElements(tensor.shape) === 0) return;
-      expect(paint.read(tensor), `${node.op} operand ${index}`).toEqual(new Set([keyOf(rootOf(value))]));
-    });
+    expectOperands(node, step.inputs, () => false);
+    if (step.kind === "start") {
+      started.set(step.ticket, { node, step });
+      for (const output of step.outputs) paint.write(program.tensors[output]!, `spoiled ${step.ticket}`);
+      continue;
+    }
     node.outputs.forEach((_, index) => {
       paint.write(program.tensors[step.outputs[index]!]!, keyOf(rootOf({ node, index })));
     });
     // Kernels may not write over what they read, but for a map of as many elements.
-    node.inputs.forEach((value, index) => {
-      const tensor = program.tensors[step.inputs[index]!]!;
+    expectOperands(node, step.inputs, (value) => {
       const [type] = node.outputs;
       const elements = maximumElements(shapeOf(value));
       const together =
         node.op === "map" && elements === maximumElements(type!.shape) && dtypeOf(value) === type!.dtype;
-      if (together || tensor.storage.kind === "constant" || inPlaceOutputs[node.op] !== undefined) return;
-      expect(paint.read(tensor), `${node.op} operand ${index}`).toEqual(new Set([keyOf(rootOf(value))]));
+      return together || inPlaceOutputs[node.op] !== undefined;
     });
   }
   expect(pending).toEqual([]);
+  expect(started.size).toBe(0);
 }
 
 describe("random graphs", () => {
   test("every step reads, whole, the values that the graph names", () => {
     fc.assert(
       fc.property(randomGraphs({ dtypes: ["f32", "bf16"] }), (graph) => {
+        checkReads(graph, planProgram(graph));
+        const fused = removeDeadCode(fuseElementwise(graph));
+        checkReads(fused, planProgram(fused));
+      }),
+      { numRuns: 400 },
+    );
+  });
+
+  test("collectives keep their memory from start to wait", () => {
+    const groups = [
+      { axes: "data", size: 2, rank: 1 },
+      { axes: "tensor", size: 2, rank: 0 },
+      { axes: "sequence", size: 1, rank: 0 },
+    ];
+    fc.assert(
+      fc.property(randomGraphs({ dtypes: ["f32"], groups }), (graph) => {
         checkReads(graph, planProgram(graph));
         const fused = removeDeadCode(fuseElementwise(graph));
         checkReads(fused, planProgram(fused));
@@ -144,7 +204,7 @@ describe("outputs", () => {
   }
 
   const kinds = (program: Program) =>
-    program.steps.map((step) => (step.kind === "store" ? "store" : step.op));
+    program.steps.map((step) => (step.kind === "kernel" ? step.op : step.kind));
 
   test("a kernel writes straight into the target", async () => {
     const graph = buildGraph("direct", [
@@ -252,9 +312,11 @@ describe("outputs", () => {
         ...(secondRead ? [{ name: "also", value: build.add(result(2), bias) }] : []),
       ]);
     };
-    expect((await agrees(make(false))).steps.filter((step) => step.accumulate)).toHaveLength(1);
     expect(
-      (await agrees(make(true))).steps.filter((step) => step.accumulate && step.kind === "store"),
+      (await agrees(make(false))).steps.filter((step) => "accumulate" in step && step.accumulate),
+    ).toHaveLength(1);
+    expect(
+      (await agrees(make(true))).steps.filter((step) => step.kind === "store" && step.accumulate),
     ).toHaveLength(2);
   });
 

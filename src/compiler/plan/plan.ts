@@ -1,61 +1,63 @@
 import type { TensorData } from "../../base/dtype.ts";
 import { InternalError, ShapeError } from "../../base/errors.ts";
 import { formatShape } from "../../base/shape.ts";
-import {
-  type AnyNode,
-  type Graph,
-  type GraphOutput,
-  type Node,
-  typeOf,
-  type Value,
-} from "../../graph/graph.ts";
-import { inPlaceOutputs } from "../../graph/ops.ts";
-import { align, layOutArena } from "./arena.ts";
+import { type Graph, type TensorType, typeOf, type Value } from "../../graph/graph.ts";
+import { type CollectiveOp, inPlaceOutputs, type RankGroup } from "../../graph/ops.ts";
+import { align, type Lifetime, layOutArena } from "./arena.ts";
+import { type CollectiveNode, type Draft, draftSteps } from "./draft.ts";
 import { parameterWork } from "./parameter_work.ts";
-import type { Binding, KernelStep, Program, ProgramTensor, Step, Storage, StoreStep } from "./program.ts";
-import { copyOverwrittenLeaves, type OutputRoute, routeOutputs } from "./routes.ts";
-import { bytesOf, canOverwrite, hasStep, keyOf, rootOf } from "./storage.ts";
-
-/** A step before its tensors have places. */
-interface Draft {
-  readonly node: AnyNode | undefined;
-  readonly reads: readonly Value[];
-  readonly writes: readonly Value[];
-  readonly store?: GraphOutput;
-  readonly accumulate: boolean;
-}
+import type {
+  Binding,
+  KernelStep,
+  Program,
+  ProgramTensor,
+  Step,
+  Storage,
+  StoreStep,
+  TransferStep,
+} from "./program.ts";
+import { copyOverwrittenLeaves, routeOutputs } from "./routes.ts";
+import { bytesOf, canOverwrite, keyOf, rootOf } from "./storage.ts";
+import { layOutTiers, type TieredLayout, type TierOptions } from "./tiers.ts";
+import type { Touch, TransferAction } from "./transfers.ts";
 
 /**
  * Places every value of a graph in memory and lists its steps. Values whose lives do not meet share memory,
  * reshapes share that of their operand, and a `map` may write over an operand that dies with it. Outputs are
- * written where they belong by the kernel that makes them wherever nothing is read there afterwards.
+ * written where they belong by the kernel that makes them wherever nothing is read there afterwards. Collectives keep
+ * their memory from their start to their wait. What lies in a store is in the arena around the steps that use it.
+ * @throws ConfigError where the arena cannot be kept within the limit of `tiers`.
  */
-export function planProgram(recorded: Graph): Program {
+export function planProgram(recorded: Graph, tiers?: TierOptions): Program {
   const graph = copyOverwrittenLeaves(recorded);
   refuseWritesToConstants(graph);
   const prepared = parameterWork(graph);
   const routes = routeOutputs(graph, prepared);
-  const bindings = listBindings(graph);
+  const moved = new MovedLeaves(graph, tiers);
+  const bindings = listBindings(graph).filter(({ name }) => moved.objectOf(name) === undefined);
   const bindingIndex = new Map(bindings.map((binding, index) => [binding.name, index]));
-  const steps = draftSteps(graph.nodes, (node) => hasStep(node) && !prepared.has(node), routes);
-  const prepareSteps = draftSteps(graph.nodes, (node) => hasStep(node) && prepared.has(node), []);
+  const steps = draftSteps(graph.nodes, (node) => !prepared.has(node), routes);
+  const prepareSteps = draftSteps(graph.nodes, (node) => prepared.has(node), []);
   const constants: TensorData[] = [];
-  const storages = new Map<string, Storage>();
+  const storages = new Map<string, Place>();
+  const placeOf = (name: string): Place => {
+    const object = moved.objectOf(name);
+    return object === undefined
+      ? { kind: "binding", binding: bindingIndex.get(name)! }
+      : { kind: "moved", object };
+  };
 
   for (const node of graph.nodes) {
     const key = keyOf({ node, index: 0 });
-    if (node.op === "leaf")
-      storages.set(key, { kind: "binding", binding: bindingIndex.get(node.attributes.name)! });
+    if (node.op === "leaf") storages.set(key, placeOf(node.attributes.name));
     if (node.op === "constant")
       storages.set(key, { kind: "constant", constant: constants.push(node.attributes.data) - 1 });
   }
   for (const route of routes) {
     if (route.kind !== "direct" && route.kind !== "accumulate") continue;
     const { output } = route;
-    const binding = bindingIndex.get(
-      output.target === undefined ? output.name : output.target.node.attributes.name,
-    )!;
-    storages.set(keyOf(rootOf(output.value)), { kind: "binding", binding });
+    const name = output.target === undefined ? output.name : output.target.node.attributes.name;
+    storages.set(keyOf(rootOf(output.value)), placeOf(name));
   }
   let preparedBytes = 0;
   for (const draft of prepareSteps) {
@@ -66,14 +68,29 @@ export function planProgram(recorded: Graph): Program {
       preparedBytes += align(bytesOf(value));
     }
   }
-  const arenaBytes = placeInArena(steps, storages);
+  const blocks = findBlocks(steps, storages);
   const tensors = new TensorTable(storages);
-  const finish = (draft: Draft): Step => finishStep(draft, tensors, bindingIndex);
+  const groups = new GroupTable();
+  const finishing: Finishing = { tensors, groups, placeOf };
+  const finish = (draft: Draft, position?: number): Step => finishStep(draft, finishing, position);
+  let arenaBytes: number;
+  let finished: Step[];
+  if (tiers === undefined || (moved.count === 0 && tiers.limit === undefined)) {
+    arenaBytes = placeBlocks(blocks, storages);
+    finished = steps.map((draft) => finish(draft));
+  } else {
+    const { layout, transferOf } = placeTiers(graph.name, { steps, blocks, storages, moved, tiers, tensors });
+    arenaBytes = layout.bytes;
+    finished = layout.plan.sequence.map((entry) =>
+      typeof entry === "number" ? finish(steps[entry]!, entry) : transferOf(entry),
+    );
+  }
   return {
     name: graph.name,
+    groups: groups.list,
     symbols: listSymbols(graph),
-    prepare: prepareSteps.map(finish),
-    steps: steps.map(finish),
+    prepare: prepareSteps.map((draft) => finish(draft)),
+    steps: finished,
     tensors: tensors.list,
     bindings,
     constants,
@@ -129,59 +146,43 @@ function refuseWritesToConstants(graph: Graph): void {
   }
 }
 
-/** The steps of the nodes that `belongs` picks, each followed by the stores that are due then. */
-function draftSteps(
-  nodes: readonly AnyNode[],
-  belongs: (node: AnyNode) => boolean,
-  routes: readonly OutputRoute[],
-): Draft[] {
-  const accumulated = new Set<Node>();
-  const due = new Map<number, Draft[]>();
-  for (const route of routes) {
-    const { output } = route;
-    if (route.kind === "accumulate") accumulated.add(rootOf(output.value).node);
-    if (route.kind !== "store") continue;
-    const accumulate = output.accumulate === true;
-    // What is added to is read, too.
-    const reads = output.target !== undefined && accumulate ? [output.value, output.target] : [output.value];
-    const draft: Draft = { node: undefined, reads, writes: [], store: output, accumulate };
-    const present = due.get(route.place);
-    if (present === undefined) due.set(route.place, [draft]);
-    else present.push(draft);
-  }
-  const drafts = [...(due.get(-1) ?? [])];
-  nodes.forEach((node, position) => {
-    if (belongs(node)) {
-      const writes = node.outputs.map((_, index) => ({ node, index }));
-      drafts.push({ node, reads: node.inputs, writes, accumulate: accumulated.has(node) });
-    }
-    drafts.push(...(due.get(position) ?? []));
-  });
-  return drafts;
+/** The blocks of the arena, and which values they hold. */
+interface ArenaBlocks {
+  /** By the keys of values. */
+  readonly blockOf: ReadonlyMap<string, number>;
+  readonly blocks: readonly Lifetime[];
 }
 
-/** Finds the lives of values without a place yet, lays them out, and records their places. */
-function placeInArena(steps: readonly Draft[], storages: Map<string, Storage>): number {
+/** Finds the lives of values without a place yet. */
+function findBlocks(steps: readonly Draft[], storages: ReadonlyMap<string, Place>): ArenaBlocks {
   const blockOf = new Map<string, number>();
   const blocks: { bytes: number; first: number; last: number }[] = [];
-  const lastUse = new Map<string, number>();
+  const waits = waitsOf(steps);
+  /** The steps that touch a memory, ascending. */
+  const uses = new Map<string, number[]>();
   steps.forEach((draft, index) => {
-    for (const value of [...draft.reads, ...draft.writes]) lastUse.set(keyOf(rootOf(value)), index);
+    for (const value of [...draft.reads, ...draft.writes]) {
+      const key = keyOf(rootOf(value));
+      const present = uses.get(key);
+      if (present === undefined) uses.set(key, [index]);
+      else present.push(index);
+    }
   });
   steps.forEach((draft, index) => {
+    const end = draft.kind === "start" ? waits.get(draft.ticket!)! : index;
     for (const value of draft.writes) {
       const root = rootOf(value);
       const key = keyOf(root);
       if (storages.has(key) || blockOf.has(key)) continue;
-      const last = lastUse.get(key) ?? index;
+      const last = uses.get(key)!.at(-1)!;
       const overwritten = draft.reads.find((operand) => {
         const operandKey = keyOf(rootOf(operand));
         return (
           draft.node !== undefined &&
           canOverwrite(draft.node, operand, value.index) &&
           blockOf.has(operandKey) &&
-          lastUse.get(operandKey) === index &&
-          blocks[blockOf.get(operandKey)!]!.last === index
+          uses.get(operandKey)!.every((use) => use <= index || use === end) &&
+          blocks[blockOf.get(operandKey)!]!.last === end
         );
       });
       if (overwritten !== undefined) {
@@ -193,22 +194,169 @@ function placeInArena(steps: readonly Draft[], storages: Map<string, Storage>): 
       }
     }
   });
+  return { blockOf, blocks };
+}
+
+/** The positions of waits, by ticket. */
+function waitsOf(steps: readonly Draft[]): Map<number, number> {
+  const waits = new Map<number, number>();
+  steps.forEach(({ kind, ticket }, index) => {
+    if (kind === "wait") waits.set(ticket!, index);
+  });
+  return waits;
+}
+
+/** Lays blocks out and records where their values are. */
+function placeBlocks({ blockOf, blocks }: ArenaBlocks, storages: Map<string, Place>): number {
   const layout = layOutArena(blocks);
   for (const [key, block] of blockOf) storages.set(key, { kind: "arena", offset: layout.offsets[block]! });
   return layout.bytes;
 }
 
+/** The leaves of a graph that lie in stores: those of the same bytes are one object. */
+class MovedLeaves {
+  readonly regions: { readonly store: string; readonly offset: number; bytes: number; label: TensorType }[] =
+    [];
+  readonly #objects = new Map<string, number>();
+
+  constructor(graph: Graph, tiers: TierOptions | undefined) {
+    const byPlace = new Map<string, number>();
+    for (const node of graph.nodes) {
+      const place = node.op === "leaf" ? tiers?.leaves.get(node.attributes.name) : undefined;
+      if (node.op !== "leaf" || place === undefined) continue;
+      const { store, offset } = place;
+      const key = `${store} ${offset}`;
+      const bytes = bytesOf({ node, index: 0 });
+      const object = byPlace.get(key) ?? this.regions.length;
+      byPlace.set(key, object);
+      this.regions[object] ??= { store, offset, bytes, label: node.outputs[0]! };
+      this.#objects.set(node.attributes.name, object);
+    }
+  }
+
+  get count(): number {
+    return this.regions.length;
+  }
+
+  /** The object of a leaf; undefined for one in memory. */
+  objectOf(name: string): number | undefined {
+    return this.#objects.get(name);
+  }
+}
+
+/** What `placeTiers` works on. */
+interface TieredDrafts {
+  readonly steps: readonly Draft[];
+  readonly blocks: ArenaBlocks;
+  readonly storages: Map<string, Place>;
+  readonly moved: MovedLeaves;
+  readonly tiers: TierOptions;
+  readonly tensors: TensorTable;
+}
+
+/** Finds what touches each object and block, decides on transfers, and records where everything is. */
+function placeTiers(
+  name: string,
+  { steps, blocks, storages, moved, tiers, tensors }: TieredDrafts,
+): { layout: TieredLayout; transferOf: (action: TransferAction) => TransferStep } {
+  const objectTouches = moved.regions.map((): Touch[] => []);
+  const blockTouches = blocks.blocks.map((): Touch[] => []);
+  const underWay = new Map<number, Draft>();
+  steps.forEach((draft, step) => {
+    const touch = (value: Value, reads: boolean, writes: boolean): void => {
+      const key = keyOf(rootOf(value));
+      const place = storages.get(key);
+      const block = blocks.blockOf.get(key);
+      const touches =
+        place?.kind === "moved"
+          ? objectTouches[place.object]!
+          : block === undefined
+            ? []
+            : blockTouches[block]!;
+      const last = touches.at(-1);
+      if (last?.step === step)
+        touches.push({ step, reads: touches.pop()!.reads || reads, writes: last.writes || writes });
+      else touches.push({ step, reads, writes });
+    };
+    // What is sent and received stays where it is from the start to the wait.
+    for (const { reads, writes } of underWay.values())
+      for (const value of [...reads, ...writes]) touch(value, true, false);
+    for (const value of draft.reads) touch(value, true, false);
+    for (const value of draft.writes) touch(value, draft.accumulate, true);
+    if (draft.kind === "start") underWay.set(draft.ticket!, draft);
+    if (draft.kind === "wait") underWay.delete(draft.ticket!);
+    if (draft.store?.target !== undefined) touch(draft.store.target, draft.accumulate, true);
+  });
+  const layout = layOutTiers(
+    name,
+    moved.regions.map((region, index) => ({ ...region, touches: objectTouches[index]!, persists: true })),
+    blocks.blocks.map(({ bytes }, index) => ({ bytes, touches: blockTouches[index]! })),
+    steps.length,
+    tiers,
+  );
+  for (const [key, block] of blocks.blockOf) {
+    const object = layout.spilled.get(block);
+    const offset = layout.blockOffsets[block]!;
+    storages.set(key, object === undefined ? { kind: "arena", offset } : { kind: "moved", object });
+  }
+  const staysOf = layout.objects.map((): { from: number; to: number; offset: number }[] => []);
+  layout.plan.stays.forEach(({ object, from, to }, index) => {
+    staysOf[object]!.push({ from, to, offset: layout.stayOffsets[index]! });
+  });
+  tensors.locate = (object, step) => {
+    const stay = staysOf[object]!.find(({ from, to }) => from <= step && step <= to);
+    if (stay === undefined) throw new InternalError(`step ${step} of ${name} reads what is not in memory`);
+    return { kind: "arena", offset: stay.offset };
+  };
+  const transferOf = ({ action, stay, number }: TransferAction): TransferStep => {
+    const { store, offset } = layout.objects[stay.object]!;
+    const type = moved.regions[stay.object]?.label ?? spilledType(blocks, layout, stay.object, steps);
+    const tensor = tensors.add({ ...type, storage: { kind: "arena", offset: layout.stayOffsets[number]! } });
+    return { kind: "transfer", action, store, offset, tensor, number, scope: "" };
+  };
+  return { layout, transferOf };
+}
+
+/** The type of the largest value of a spilled block. */
+function spilledType(
+  { blockOf }: ArenaBlocks,
+  layout: TieredLayout,
+  object: number,
+  steps: readonly Draft[],
+): TensorType {
+  let largest: Value | undefined;
+  for (const { writes } of steps) {
+    for (const value of writes) {
+      const block = blockOf.get(keyOf(rootOf(value)));
+      if (block === undefined || layout.spilled.get(block) !== object) continue;
+      if (largest === undefined || bytesOf(value) > bytesOf(largest)) largest = value;
+    }
+  }
+  if (largest === undefined) throw new InternalError("nothing writes what is spilled");
+  return typeOf(largest);
+}
+
+/** Where a value is: in one place, or wherever an object is at the moment. */
+type Place = Storage | { readonly kind: "moved"; readonly object: number };
+
 /** The tensors of a program: one for each (place, shape, dtype). */
 class TensorTable {
   readonly list: ProgramTensor[] = [];
-  readonly #storages: ReadonlyMap<string, Storage>;
+  /** Where an object is at a step. */
+  locate: ((object: number, step: number) => Storage) | undefined;
+  readonly #storages: ReadonlyMap<string, Place>;
   readonly #indices = new Map<string, number>();
 
-  constructor(storages: ReadonlyMap<string, Storage>) {
+  constructor(storages: ReadonlyMap<string, Place>) {
     this.#storages = storages;
   }
 
-  add(tensor: ProgramTensor): number {
+  add({ storage, shape, dtype }: TensorType & { readonly storage: Place }, step?: number): number {
+    const tensor: ProgramTensor = {
+      shape,
+      dtype,
+      storage: storage.kind === "moved" ? this.locate!(storage.object, step!) : storage,
+    };
     const key = JSON.stringify(tensor);
     const known = this.#indices.get(key);
     if (known !== undefined) return known;
@@ -217,36 +365,56 @@ class TensorTable {
     return index;
   }
 
-  of(value: Value): number {
-    return this.add({ ...typeOf(value), storage: this.#storages.get(keyOf(rootOf(value)))! });
+  of(value: Value, step?: number): number {
+    return this.add({ ...typeOf(value), storage: this.#storages.get(keyOf(rootOf(value)))! }, step);
   }
 }
 
-function finishStep(draft: Draft, tensors: TensorTable, bindings: ReadonlyMap<string, number>): Step {
-  const inputs = draft.reads.map((value) => tensors.of(value));
-  if (draft.node === undefined) {
-    const { value, target, name, accumulate } = draft.store!;
-    const binding = bindings.get(target === undefined ? name : target.node.attributes.name)!;
-    const output = tensors.add({ ...typeOf(target ?? value), storage: { kind: "binding", binding } });
-    const step: StoreStep = {
-      kind: "store",
-      input: inputs[0]!,
-      output,
-      accumulate: accumulate === true,
-      scope: value.node.scope.name,
-    };
+/** What drafts are finished with. */
+interface Finishing {
+  readonly tensors: TensorTable;
+  readonly groups: GroupTable;
+  readonly placeOf: (name: string) => Place;
+}
+
+function finishStep(draft: Draft, { tensors, groups, placeOf }: Finishing, position?: number): Step {
+  const { kind, node, accumulate } = draft;
+  if (node === undefined) {
+    const { value, target, name } = draft.store!;
+    const input = tensors.of(draft.reads[0]!, position);
+    const storage = placeOf(target === undefined ? name : target.node.attributes.name);
+    const output = tensors.add({ ...typeOf(target ?? value), storage }, position);
+    const step: StoreStep = { kind: "store", input, output, accumulate, scope: value.node.scope.name };
     return step;
   }
-  const { op, attributes, scope } = draft.node;
-  const outputs = draft.writes.map((value) => tensors.of(value));
-  const step: KernelStep = {
-    kind: "kernel",
-    op,
-    attributes,
-    inputs,
-    outputs,
-    accumulate: draft.accumulate,
-    scope: scope.name,
-  };
+  const scope = node.scope.name;
+  const ticket = draft.ticket!;
+  if (kind === "wait") return { kind, op: node.op as CollectiveOp, ticket, scope };
+  const inputs = draft.reads.map((value) => tensors.of(value, position));
+  const outputs = draft.writes.map((value) => tensors.of(value, position));
+  if (kind === "start") {
+    const { op, attributes } = node as CollectiveNode;
+    return { kind, op, attributes, inputs, outputs, group: groups.indexOf(attributes.group), ticket, scope };
+  }
+  const { op, attributes } = node;
+  const step: KernelStep = { kind: "kernel", op, attributes, inputs, outputs, accumulate, scope };
   return step;
+}
+
+/** The groups of a program, one for each name. */
+class GroupTable {
+  readonly list: RankGroup[] = [];
+
+  /** @throws InternalError where the rank has two places in a group. */
+  indexOf(group: RankGroup): number {
+    const index = this.list.findIndex(({ axes }) => axes === group.axes);
+    if (index < 0) return this.list.push(group) - 1;
+    const known = this.list[index]!;
+    if (known.size !== group.size || known.rank !== group.rank) {
+      throw new InternalError(`a program has two groups over "${group.axes}"`, {
+        received: `rank ${known.rank} of ${known.size} and rank ${group.rank} of ${group.size}`,
+      });
+    }
+    return index;
+  }
 }

@@ -10,7 +10,7 @@ import {
 } from "../../graph/graph.ts";
 import { accumulatingOutputs } from "../../graph/ops.ts";
 import { inScope } from "../../graph/scope.ts";
-import { bytesOf, canOverwrite, hasStep, keyOf, rootOf } from "./storage.ts";
+import { bytesOf, canOverwrite, hasStep, isView, keyOf, rootOf } from "./storage.ts";
 
 /** How one output reaches its memory. */
 export type OutputRoute =
@@ -74,7 +74,7 @@ function trafficOf(graph: Graph, prepared: ReadonlySet<Node>): Traffic {
   const position = new Map<Node, number>(graph.nodes.map((node, index) => [node, index]));
   const lastRead = new Map<string, number>();
   graph.nodes.forEach((node, index) => {
-    if (node.op === "reshape" || prepared.has(node)) return;
+    if (isView(node) || prepared.has(node)) return;
     for (const input of node.inputs) lastRead.set(keyOf(rootOf(input)), index);
   });
   const stored = new Map<string, GraphOutput[]>();
@@ -86,7 +86,7 @@ function trafficOf(graph: Graph, prepared: ReadonlySet<Node>): Traffic {
     const { value, target } = output;
     const root = keyOf(rootOf(value));
     stored.set(root, [...(stored.get(root) ?? []), output]);
-    const made = hasStep(value.node) || value.node.op === "reshape" ? position.get(value.node)! : -1;
+    const made = hasStep(value.node) || isView(value.node) ? position.get(value.node)! : -1;
     if (target === undefined) {
       storable.set(output, made);
       continue;

@@ -1,7 +1,7 @@
 import { bytesPerElement } from "../../base/dtype.ts";
 import { maximumElements, sameShape } from "../../base/shape.ts";
 import { type AnyNode, dtypeOf, type Node, shapeOf, type Value } from "../../graph/graph.ts";
-import { inPlaceOutputs, type OpName } from "../../graph/ops.ts";
+import { inPlaceOutputs, isCollective, type OpName, type RankGroup } from "../../graph/ops.ts";
 
 /** A value's identity as a key of maps. */
 export function keyOf(value: Value): string {
@@ -15,7 +15,7 @@ export function rootOf(value: Value): Value {
     const { node, index } = root;
     const pair = inPlaceOutputs[node.op]?.find(([output]) => output === index);
     if (pair !== undefined) root = node.inputs[pair[1]]!;
-    else if (node.op === "reshape") root = node.inputs[0]!;
+    else if (isView(node)) root = node.inputs[index]!;
     else return root;
   }
 }
@@ -25,9 +25,15 @@ export function bytesOf(value: Value): number {
   return maximumElements(shapeOf(value)) * bytesPerElement(dtypeOf(value));
 }
 
+/** Nodes whose results are the memory of their operands: reshapes, and collectives of a single rank. */
+export function isView(node: Node): boolean {
+  if (node.op === "reshape") return true;
+  return isCollective(node.op) && (node.attributes as { readonly group: RankGroup }).group.size === 1;
+}
+
 /** Nodes without a step: their results are memory of the caller, of the program, or views. */
 export function hasStep(node: Node): boolean {
-  return node.op !== "leaf" && node.op !== "constant" && node.op !== "reshape";
+  return node.op !== "leaf" && node.op !== "constant" && !isView(node);
 }
 
 /**
@@ -46,13 +52,14 @@ function addedTo(node: AnyNode, output: number): Value | undefined {
 
 /**
  * Whether a node may write a result over an operand that dies with it: no other operand of that memory can
- * differ in shape but for leading ones.
+ * differ in shape but for leading ones. An `all_reduce` may for the operand that the result is the sum of.
  */
 export function canOverwrite(node: AnyNode, operand: Value, output: number): boolean {
   const type = node.outputs[output]!;
   const sum = addedTo(node, output);
   if (sum !== undefined) return keyOf(sum) === keyOf(operand) && dtypeOf(operand) === type.dtype;
-  return (
-    overwriting.has(node.op) && dtypeOf(operand) === type.dtype && sameShape(shapeOf(operand), type.shape)
-  );
+  if (dtypeOf(operand) !== type.dtype || !sameShape(shapeOf(operand), type.shape)) return false;
+  if (node.op !== "all_reduce") return overwriting.has(node.op);
+  const key = keyOf(rootOf(operand));
+  return node.inputs.every((input, position) => (keyOf(rootOf(input)) === key) === (position === output));
 }

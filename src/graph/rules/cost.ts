@@ -3,6 +3,7 @@ import { boundShape, elementCount, resolveShape, type SymbolValues } from "../..
 import { type Graph, type Node, type TensorType, typeOf } from "../graph.ts";
 import type { OpAttributes, OpName } from "../ops.ts";
 import { attentionCosts } from "./costs/attention.ts";
+import { blockCosts } from "./costs/blocks.ts";
 import { collectiveCosts } from "./costs/collectives.ts";
 import { matrixCosts } from "./costs/matrix.ts";
 import { movementCosts } from "./costs/movement.ts";
@@ -36,6 +37,7 @@ export const costRules: { readonly [Op in OpName]: CostRule<Op> } = {
   ...movementCosts,
   ...matrixCosts,
   ...quantizedCosts,
+  ...blockCosts,
   ...rowCosts,
   ...attentionCosts,
   ...samplingCosts,

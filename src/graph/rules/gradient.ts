@@ -50,6 +50,8 @@ export const gradientRules: { readonly [Op in OpName]: GradientRule<Op> | NotDif
   quantize_matrix: quantized,
   embedding_quantized: quantized,
   dequantize_matrix: quantized,
+  quantize_blocks: quantized,
+  dequantize_blocks: quantized,
   linear_cross_entropy_gradient: gradientOp,
   rms_norm_gradient: gradientOp,
   layer_norm_gradient: gradientOp,

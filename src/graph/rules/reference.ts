@@ -2,6 +2,7 @@ import { InternalError } from "../../base/errors.ts";
 import type { AnyNode, TensorType, Value } from "../graph.ts";
 import type { OpAttributes, OpName } from "../ops.ts";
 import { attentionReferences } from "./references/attention.ts";
+import { blockReferences } from "./references/blocks.ts";
 import { collectiveReferences } from "./references/collectives.ts";
 import { truncateToIntegers } from "./references/common.ts";
 import { elementwiseReferences } from "./references/elementwise.ts";
@@ -38,6 +39,7 @@ export const referenceRules: { readonly [Op in OpName]: ReferenceRule<Op> } = {
   ...movementReferences,
   ...matrixReferences,
   ...quantizedReferences,
+  ...blockReferences,
   ...rowReferences,
   ...attentionReferences,
   ...samplingReferences,

@@ -3,6 +3,7 @@ import { formatShape } from "../../base/shape.ts";
 import type { TensorType } from "../graph.ts";
 import type { OpAttributes, OpName } from "../ops.ts";
 import { attentionShapes } from "./shapes/attention.ts";
+import { blockShapes } from "./shapes/blocks.ts";
 import { collectiveShapes } from "./shapes/collectives.ts";
 import { elementwiseShapes } from "./shapes/elementwise.ts";
 import { matrixShapes } from "./shapes/matrix.ts";
@@ -34,6 +35,7 @@ const shapeRules: { readonly [Op in OpName]: ShapeRule<Op> } = {
   ...movementShapes,
   ...matrixShapes,
   ...quantizedShapes,
+  ...blockShapes,
   ...rowShapes,
   ...attentionShapes,
   ...samplingShapes,

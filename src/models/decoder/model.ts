@@ -1,4 +1,5 @@
 import type { DType } from "../../base/dtype.ts";
+import type { ShardingTable } from "../../graph/annotations.ts";
 import { inBlock, withScope } from "../../graph/scope.ts";
 import { type AttentionContext, SelfAttention } from "../../nn/attention.ts";
 import { Embedding, GatedMlp, Linear, RmsNorm } from "../../nn/layers.ts";
@@ -6,6 +7,7 @@ import type { ParameterSpace } from "../../nn/parameters.ts";
 import { type RopeScaling, rotaryTable } from "../../nn/rotary.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { LanguageModel, ModelFacts } from "../family.ts";
+import { decoderSharding } from "./sharding.ts";
 
 /** A pre-norm decoder with rotary positions and a gated MLP: Llama and those that follow it. */
 export interface DecoderConfig {
@@ -78,6 +80,7 @@ class DecoderLayer {
 export class Decoder implements LanguageModel {
   readonly facts: ModelFacts;
   readonly outputWeight: Tensor;
+  readonly sharding: ShardingTable;
   readonly #config: DecoderConfig;
   readonly #embedding: Embedding;
   readonly #layers: readonly DecoderLayer[];
@@ -87,6 +90,7 @@ export class Decoder implements LanguageModel {
     const { vocabularySize, size, layers, deviation } = config;
     this.#config = config;
     this.facts = config;
+    this.sharding = decoderSharding(config);
     const body = space.child("model");
     this.#embedding = new Embedding(body.child("embed_tokens"), { count: vocabularySize, size, deviation });
     this.#layers = Array.from(

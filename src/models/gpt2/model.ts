@@ -1,10 +1,12 @@
 import type { DType } from "../../base/dtype.ts";
+import type { ShardingTable } from "../../graph/annotations.ts";
 import { inBlock, withScope } from "../../graph/scope.ts";
 import type { AttentionContext } from "../../nn/attention.ts";
 import { Embedding, LayerNorm, Linear, LinearTransposed } from "../../nn/layers.ts";
 import type { ParameterSpace } from "../../nn/parameters.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { LanguageModel, ModelFacts } from "../family.ts";
+import { gpt2Sharding } from "./sharding.ts";
 
 /** The shape of a GPT-2 model. */
 export interface Gpt2Config {
@@ -95,6 +97,7 @@ class Gpt2Block {
 export class Gpt2 implements LanguageModel {
   readonly facts: ModelFacts;
   readonly outputWeight: Tensor;
+  readonly sharding: ShardingTable;
   readonly #tokens: Embedding;
   readonly #positions: Embedding;
   readonly #blocks: readonly Gpt2Block[];
@@ -103,6 +106,7 @@ export class Gpt2 implements LanguageModel {
   constructor(space: ParameterSpace, config: Gpt2Config) {
     const { vocabularySize, maximumPositions, layers, heads, size, deviation } = config;
     this.facts = { vocabularySize, maximumPositions, layers, heads, groups: heads, headSize: size / heads };
+    this.sharding = gpt2Sharding({ heads });
     const body = space.child("transformer");
     this.#tokens = new Embedding(body.child("wte"), { count: vocabularySize, size, deviation });
     this.#positions = new Embedding(body.child("wpe"), {

@@ -13,7 +13,7 @@ export interface ScheduleShape {
   /** Ranks of the pipeline. */
   readonly ranks: number;
   readonly microBatches: number;
-  /** Stages of each rank: 1 but for the interleaved schedule. */
+  /** Stages of each rank: 1 but for `interleaved` and `gpipe`. */
   readonly chunks: number;
   readonly twoStageBackward: boolean;
 }
@@ -28,7 +28,7 @@ export function scheduleTable(schedule: PipelineSchedule, shape: ScheduleShape):
     twoStageBackward ? withTwoStageBackward(table) : table;
   switch (schedule) {
     case "gpipe":
-      return whole(gpipe(ranks, microBatches));
+      return whole(gpipe(ranks, microBatches, chunks));
     case "1f1b":
       return whole(oneForwardOneBackward(ranks, microBatches));
     case "interleaved":

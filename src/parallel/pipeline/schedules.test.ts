@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { checkSchedule } from "./check.ts";
 import { scheduleTable } from "./choose.ts";
+import { bubbleByFormula } from "./formulas.ts";
 import {
   type Action,
   gpipe,
@@ -97,8 +98,41 @@ describe("the idle time is that of the papers", () => {
     const twoStage = { ranks: p, microBatches: m, chunks: 1, twoStageBackward: true };
     const ofGpipe = simulateSchedule(scheduleTable("gpipe", twoStage), even);
     expect(ofGpipe.bubble).toBeCloseTo((2 * (p - 1)) / (2 * (p - 1) + 3 * m), 12);
+    for (const chunks of [2, 3]) {
+      const table = scheduleTable("interleaved", { ...twoStage, chunks });
+      const formula = (p - 1) / chunks / ((p - 1) / chunks + 3 * m);
+      expect(simulateSchedule(table, costs(1, 1, 1, chunks)).bubble).toBeCloseTo(formula, 12);
+    }
     const of1f1b = simulateSchedule(scheduleTable("1f1b", twoStage), even);
     expect(of1f1b.bubble).toBeCloseTo((p - 1) / (p - 1 + 3 * m), 12);
+  });
+});
+
+describe("the formulas are what a schedule's play comes to", () => {
+  test.each([
+    ["gpipe", false],
+    ["gpipe", true],
+    ["1f1b", false],
+    ["1f1b", true],
+    ["zero_bubble", true],
+  ] as const)("%s, backward in two stages %s", (name, twoStageBackward) => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 2, max: 8 }),
+        fc.integer({ min: 0, max: 16 }),
+        fc.double({ min: 1, max: 1.4, noNaN: true }),
+        fc.double({ min: 0.7, max: 1, noNaN: true }),
+        (ranks, more, inputGradient, weightGradient) => {
+          // W may lie as far below F as B does above it and still leave gaps of one W each.
+          const microBatches = ranks + more;
+          const table = scheduleTable(name, { ranks, microBatches, chunks: 1, twoStageBackward });
+          const played = simulateSchedule(table, costs(1, inputGradient, weightGradient));
+          const seconds = { forward: 1, inputGradient, weightGradient };
+          const formula = bubbleByFormula(name, ranks, microBatches, seconds, { twoStageBackward });
+          expect(played.bubble).toBeCloseTo(formula, 9);
+        },
+      ),
+    );
   });
 });
 

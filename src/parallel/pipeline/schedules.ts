@@ -44,15 +44,16 @@ function upTo(count: number): number[] {
 
 /**
  * All micro-batches forward, then all backward (Huang et al., "GPipe", arXiv 1811.06965). Idle a rank:
- * (p - 1) / (m + p - 1) of the time for p ranks and m micro-batches.
+ * (p - 1) / (m + p - 1) of the time for p ranks and m micro-batches. With several chunks a rank runs all micro-batches
+ * through one after another (Lamy-Poirier, "Breadth-First Pipeline Parallelism", arXiv 2211.05953).
  */
-export function gpipe(ranks: number, microBatches: number): ScheduleTable {
+export function gpipe(ranks: number, microBatches: number, chunks = 1): ScheduleTable {
   const batches = upTo(microBatches);
   const actions = upTo(ranks).map(() => [
-    ...batches.map((batch) => forward(batch)),
-    ...batches.map((batch) => backward(batch)),
+    ...upTo(chunks).flatMap((chunk) => batches.map((batch) => forward(batch, chunk))),
+    ...upTo(chunks).flatMap((chunk) => batches.map((batch) => backward(batch, chunks - 1 - chunk))),
   ]);
-  return { ranks, microBatches, chunks: 1, actions };
+  return { ranks, microBatches, chunks, actions };
 }
 
 /**

@@ -1,5 +1,5 @@
 import { annotationOf, type ShardingTable } from "../../graph/annotations.ts";
-import { type Graph, type GraphOutput, leavesOf, shapeOf } from "../../graph/graph.ts";
+import { type Graph, type GraphOutput, shapeOf } from "../../graph/graph.ts";
 import type { LocalParameter } from "../local_parameter.ts";
 import type { Mesh, MeshAxis } from "../mesh.ts";
 import { type Layout, replicated, withPartial } from "./layout.ts";
@@ -12,13 +12,20 @@ const cuttingAxes = ["sequence", "tensor"] as const satisfies readonly MeshAxis[
 
 /** A training graph as one rank runs it. */
 export interface ShardedTraining extends ShardedGraph {
-  /** Every parameter leaf of the graph as this rank has it. */
-  readonly parameters: readonly LocalParameter[];
   /**
    * Batches are padded to a multiple of so many tokens, and the symbol `tokens` counts groups of so many: a program
    * over 8 tokens with a multiple of 4 runs with `tokens` 2.
    */
   readonly tokenMultiple: number;
+}
+
+/** How attention gets the tokens that other ranks of the sequence axis have. */
+export interface ShardingMode {
+  /**
+   * `heads`: it exchanges tokens for heads (Jacobs et al., "DeepSpeed Ulysses", arXiv 2309.14509). `tokens`: it
+   * stays cut by tokens, and what runs afterwards makes a ring of it.
+   */
+  readonly attention: "heads" | "tokens";
 }
 
 /** Parameters of a model by name: what sharding needs of them. */
@@ -35,11 +42,13 @@ export function shardTraining(
   mesh: Mesh,
   parameters: ParameterShapes,
   table: ShardingTable,
+  mode: ShardingMode = { attention: "heads" },
 ): ShardedTraining {
   const { sizes } = mesh;
   const tokenMultiple = sizes.sequence * sizes.tensor;
   const exposed = exposeEpilogues(scaleSymbol(recorded, "tokens", tokenMultiple));
-  const graph = repeatGroups(exposed, tokenMultiple);
+  const cutsTokens = mode.attention === "tokens";
+  const graph = repeatGroups(exposed, cutsTokens ? sizes.tensor : tokenMultiple);
   const layouts = new Map(
     [...parameters].map(([name, { shape }]) => [name, parameterLayout(name, shape, table, sizes)]),
   );
@@ -65,21 +74,30 @@ export function shardTraining(
         return layoutOf(specification, node.outputs[0]!.shape.length, sizes, where);
       },
     },
-    { axes: cuttingAxes },
+    { axes: cuttingAxes, cutsAttentionTokens: cutsTokens },
   );
-  const leaves = leavesOf(sharded.graph);
-  const local = [...parameters]
-    .filter(([name]) => leaves.has(name))
-    .map(([name, { shape }]): LocalParameter => {
-      const layout = layouts.get(name)!;
-      const cut = layout.dimensions.flat();
-      return {
-        name,
-        shape,
-        box: boxOf(shape, layout, mesh),
-        reducedOver: ["data", ...summedLater],
-        replicatedOver: sizes.tensor > 1 && !cut.includes("tensor") ? ["tensor"] : [],
-      };
-    });
-  return { ...sharded, parameters: local, tokenMultiple };
+  return { ...sharded, tokenMultiple };
+}
+
+/**
+ * What a rank holds of every parameter of a model.
+ * @throws ConfigError where one does not divide among the ranks.
+ */
+export function localParameters(
+  mesh: Mesh,
+  parameters: ParameterShapes,
+  table: ShardingTable,
+): LocalParameter[] {
+  const { sizes } = mesh;
+  return [...parameters].map(([name, { shape }]): LocalParameter => {
+    const layout = parameterLayout(name, shape, table, sizes);
+    const whole = sizes.tensor > 1 && !layout.dimensions.flat().includes("tensor");
+    return {
+      name,
+      shape,
+      box: boxOf(shape, layout, mesh),
+      reducedOver: sizes.sequence > 1 ? ["data", "sequence"] : ["data"],
+      replicatedOver: whole ? ["tensor"] : [],
+    };
+  });
 }

@@ -30,7 +30,16 @@ export function wholePlan(node: AnyNode): NodePlan {
  * The ways in which one more axis can take part in a node that is planned for others: not at all, by cutting a
  * label, or by letting sums pass through that are still to be made. The one that does nothing comes first.
  */
-export function strategiesOf(node: AnyNode, base: NodePlan, axis: MeshAxis, sizes: MeshSizes): NodePlan[] {
+export function strategiesOf(
+  node: AnyNode,
+  base: NodePlan,
+  axis: MeshAxis,
+  sizes: MeshSizes,
+  attentionByTokens = false,
+): NodePlan[] {
+  if (attentionByTokens && (node.op === "attention" || node.op === "attention_gradient")) {
+    return [cutTokens(node, base, axis)];
+  }
   const rule = shardingOf(node);
   const labels = new Set([...rule.inputs, ...rule.outputs].flat().filter((label) => label !== null));
   const plans: NodePlan[] = [base];
@@ -40,6 +49,21 @@ export function strategiesOf(node: AnyNode, base: NodePlan, axis: MeshAxis, size
   }
   for (const operands of rule.linear) plans.push(passSums(base, axis, operands));
   return plans;
+}
+
+/** Attention over the tokens of a rank, which is to get those of the others from a later pass. */
+function cutTokens(node: AnyNode, base: NodePlan, axis: MeshAxis): NodePlan {
+  const cut = (layout: Layout, { shape }: TensorType): Layout => {
+    // Queries, keys and values [tokens, heads, size]; statistics [heads, tokens]; offsets are of all ranks.
+    const tokens = shape.length === 3 ? 0 : shape.length === 2 ? 1 : undefined;
+    if (tokens === undefined) return layout;
+    return withCut(layout, tokens, inOrder([...layout.dimensions[tokens]!, axis], true));
+  };
+  return {
+    inputs: base.inputs.map((layout, index) => cut(layout, typeOf(node.inputs[index]!))),
+    outputs: base.outputs.map((layout, index) => cut(layout, node.outputs[index]!)),
+    choices: [...base.choices, { axis, label: "tokens" }],
+  };
 }
 
 function cutLabel(

@@ -12,9 +12,11 @@ import {
   type Value,
   withInputs,
 } from "../../graph/graph.ts";
+import type { RankGroup } from "../../graph/ops.ts";
 import { inScope } from "../../graph/scope.ts";
 import { chooseSpans, type LiveSpan, liveAt, type SpanLimits } from "./live_spans.ts";
 import type { PartitionedParameter } from "./partition.ts";
+import { dequantize, nodesBehind, type QuantizedValue, quantize, weightFormat } from "./quantized.ts";
 
 /** How parameters that ranks keep in parts are made whole. */
 export interface ParameterGathering extends SpanLimits {
@@ -22,6 +24,8 @@ export interface ParameterGathering extends SpanLimits {
   readonly parameterOf: (leaf: string) => PartitionedParameter | undefined;
   /** Elements gathered by one collective, one collective ahead of their use; 0: each at its use. */
   readonly bucket: number;
+  /** Sends whole numbers instead of floats. */
+  readonly quantized: boolean;
 }
 
 /** A parameter in a dtype in which it is read: parts are rounded before they are gathered. */
@@ -29,8 +33,9 @@ interface Form {
   readonly parameter: PartitionedParameter;
   /** What readers read now. */
   readonly value: Value;
-  /** The part that this rank keeps, in the same dtype. */
+  /** The part that this rank keeps, in the same dtype; and as it is sent, where that is quantized. */
   readonly part: Value;
+  readonly quantizedPart: QuantizedValue | undefined;
   readonly elements: number;
   readonly reads: readonly number[];
 }
@@ -49,6 +54,13 @@ export function gatherParameters(graph: Graph, gathering: ParameterGathering): G
   const forms = collectForms(graph, gathering);
   if (forms.length === 0) return graph;
   const spans = chooseSpans(forms, gathering);
+  const firstSpans = new Set(forms.map((form) => spans.find((span) => span.form === form)!));
+  const groupOf = (span: Span): RankGroup => {
+    const { group, secondary } = span.form.parameter;
+    return firstSpans.has(span) ? group : (secondary ?? group);
+  };
+  const secondaryOf = (span: Span): SecondaryPart | undefined =>
+    firstSpans.has(span) ? undefined : kept.get(span.form);
   const before = new Map<number, AnyNode[]>();
   const at = (position: number): AnyNode[] => {
     const present = before.get(position) ?? [];
@@ -56,20 +68,48 @@ export function gatherParameters(graph: Graph, gathering: ParameterGathering): G
     return present;
   };
   const gathered = new Map<Span, Value>();
+  const kept = new Map<Form, SecondaryPart>();
   let earlier: readonly Span[] | undefined;
-  bucketsOf(spans, gathering.bucket).forEach((bucket, index) => {
+  bucketsOf(spans, gathering.bucket, groupOf).forEach((bucket, index) => {
     const first = bucket[0]!.first;
-    const ahead = gathering.bucket === 0 ? first : earlier === undefined ? 0 : earlier[0]!.first;
+    const group = groupOf(bucket[0]!);
+    // What is gathered from secondary parts must wait for them.
+    const made = Math.max(0, ...bucket.map((span) => secondaryOf(span)?.position ?? 0));
+    const before = gathering.bucket === 0 ? first : earlier === undefined ? 0 : earlier[0]!.first;
+    const ahead = Math.max(made, before);
     const start = fits(spans, bucket, ahead, first, gathering.maximumLive) ? ahead : first;
     inScope(graph.nodes[first]!.scope, () => {
-      const { group } = bucket[0]!.form.parameter;
-      const parts = bucket.map(({ form }) => form.part);
-      const node = createNode("all_gather", parts, { group, dimension: 0 }, { recomputed: firstTag + index });
+      const operands = bucket.flatMap((span) => {
+        const { quantizedPart, part } = span.form;
+        const near = secondaryOf(span);
+        if (near !== undefined) return [near.value];
+        return quantizedPart === undefined ? [part] : [quantizedPart.values, quantizedPart.scales];
+      });
+      const node = createNode(
+        "all_gather",
+        operands,
+        { group, dimension: 0 },
+        { recomputed: firstTag + index },
+      );
       at(start).push(node);
-      bucket.forEach((span, output) => {
-        const made = wholeParameter(span.form, { node, index: output });
-        at(span.first).push(...made.nodes);
-        gathered.set(span, made.value);
+      let output = 0;
+      bucket.forEach((span) => {
+        const { secondary, padded, part } = span.form.parameter;
+        let whole: Value = { node, index: output++ };
+        if (span.form.quantizedPart !== undefined && secondaryOf(span) === undefined) {
+          const received = { values: whole, scales: { node, index: output++ } };
+          const floats = dequantize(received, part, weightFormat, dtypeOf(span.form.value));
+          whole = reshape(floats, [padded]);
+          at(span.first).push(floats.node as AnyNode, whole.node as AnyNode);
+        }
+        if (secondary !== undefined && firstSpans.has(span)) {
+          const value = secondaryPart(whole, secondary);
+          at(span.first).push(value.node as AnyNode);
+          kept.set(span.form, { value, position: span.first });
+        }
+        const shaped = wholeParameter(span.form, whole);
+        at(span.first).push(...shaped.nodes);
+        gathered.set(span, shaped.value);
       });
     });
     earlier = bucket;
@@ -101,7 +141,7 @@ export function largestBlock(
   return largest;
 }
 
-function collectForms(graph: Graph, { parameterOf }: ParameterGathering): Form[] {
+function collectForms(graph: Graph, { parameterOf, quantized }: ParameterGathering): Form[] {
   const forms: Form[] = [];
   graph.nodes.forEach((node) => {
     if (node.op !== "leaf") return;
@@ -122,25 +162,40 @@ function collectForms(graph: Graph, { parameterOf }: ParameterGathering): Form[]
       });
       if (reads.length === 0) continue;
       const converted = inScope(value.node.scope, () => cast(part, dtypeOf(value)));
-      forms.push({ parameter, value, part: converted, elements: parameter.elements, reads });
+      const row = (): Value => reshape(converted, [1, parameter.part]);
+      const quantizedPart = quantized
+        ? inScope(value.node.scope, () => quantize(row(), weightFormat))
+        : undefined;
+      forms.push({
+        ...{ parameter, value, quantizedPart, reads },
+        part: converted,
+        elements: parameter.elements,
+      });
     }
   });
   return forms;
 }
 
-function groupOf(bucket: readonly Span[]): string {
-  return bucket[0]!.form.parameter.group.axes;
+/** The part of a gathered parameter that a rank keeps for the backward pass, and where it is made. */
+interface SecondaryPart {
+  readonly value: Value;
+  readonly position: number;
+}
+
+function secondaryPart(whole: Value, { size, rank }: RankGroup): Value {
+  const part = (shapeOf(whole)[0] as number) / size;
+  return apply("slice", [whole], { starts: [rank * part], sizes: [part] });
 }
 
 /** Spans of one group, in the order of their first reads, as many together as a bucket holds. */
-function bucketsOf(spans: readonly Span[], size: number): Span[][] {
+function bucketsOf(spans: readonly Span[], size: number, groupOf: (span: Span) => RankGroup): Span[][] {
   const buckets: Span[][] = [];
   let elements = 0;
   for (const span of spans) {
     const open = buckets.at(-1);
-    const { axes } = span.form.parameter.group;
+    const { axes } = groupOf(span);
     elements += span.form.elements;
-    if (open !== undefined && groupOf(open) === axes && elements <= size) open.push(span);
+    if (open !== undefined && groupOf(open[0]!).axes === axes && elements <= size) open.push(span);
     else {
       buckets.push([span]);
       elements = span.form.elements;
@@ -195,11 +250,16 @@ function replaceReads(
     const node = rebuilt.get(input.node);
     return node === undefined ? input : { node, index: input.index };
   };
-  // The parts, each before its cast: what every gather reads.
+  // The parts as they are sent, each after what it is made of: what every gather reads.
   const parts = new Set<AnyNode>();
-  for (const { part } of forms) {
-    for (const input of part.node.inputs) parts.add(input.node as AnyNode);
-    parts.add(part.node as AnyNode);
+  for (const { part, quantizedPart } of forms) {
+    const sent = quantizedPart?.values ?? part;
+    const behind = nodesBehind(sent, parts);
+    for (const { inputs } of [...behind, part.node]) {
+      for (const { node } of inputs) if (node.op === "leaf") parts.add(node as AnyNode);
+    }
+    if (part.node.op === "leaf") parts.add(part.node as AnyNode);
+    for (const node of behind) parts.add(node);
   }
   const nodes: AnyNode[] = [...parts];
   graph.nodes.forEach((node, position) => {

@@ -19,6 +19,23 @@ export interface ZeroSettings {
   readonly prefetchBucket: number | "auto";
   /** Stage 3: parameters of at most so many elements stay whole. */
   readonly persistenceThreshold: number;
+  /**
+   * States are partitioned among so many consecutive ranks and the same in all such runs, which only sum gradients
+   * with each other (MiCS: Zhang et al., arXiv 2205.00119); all ranks by default.
+   */
+  readonly shardSize?: number | undefined;
+  /**
+   * Stage 3: what was gathered for the forward pass is kept in parts among so many consecutive ranks, so that the
+   * backward pass gathers from near ones (hpZ: Wang et al., "ZeRO++", arXiv 2306.10209).
+   */
+  readonly secondarySize?: number | undefined;
+  /** Stage 3: parameters are gathered as 8-bit blocks (qwZ of ZeRO++). Lossy. */
+  readonly quantizedWeights?: boolean | undefined;
+  /**
+   * Where gradients are partitioned: they are summed from 4-bit blocks that ranks send each other, and what was lost
+   * is added to the next ones (qgZ of ZeRO++; error feedback: Seide et al., Interspeech 2014). Lossy.
+   */
+  readonly quantizedGradients?: boolean | undefined;
 }
 
 /** Nothing is partitioned; sizes follow the model. */

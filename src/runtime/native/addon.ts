@@ -29,11 +29,15 @@ export interface NativeReport {
   readonly seconds: number;
   /** Seconds inside kernels: the rest is the interpreter's. */
   readonly kernelSeconds: number;
+  /** Seconds in which no kernel ran because a collective had not ended. */
+  readonly waitSeconds: number;
   /** With `checkFinite`: the step (prepare steps counted first) whose result is not finite, or -1. */
   readonly failedStep: number;
   readonly failedOutput: number;
   /** With `trace`: start and end of every step that ran, in seconds since the start of the run. */
   readonly stepSeconds: Float64Array;
+  /** With `trace`: begin and end of every collective on its lane, by ticket, in seconds since the start of the run. */
+  readonly collectiveSeconds: Float64Array;
 }
 
 /** What a store moved, and whether it goes past the page cache. */
@@ -73,13 +77,18 @@ export interface Addon {
   createContext(isolated: boolean): NativeContext;
   /** Lets go of a context: its memory is freed with its last program. */
   releaseContext(context: NativeContext): void;
-  /** Builds a program from what `encodeProgram` gives. */
+  /**
+   * Builds a program from what `encodeProgram` gives.
+   * @param groups `ProcessGroup.native` of the program's groups
+   */
   createProgram(
     context: NativeContext,
     words: Float64Array,
     kernels: readonly string[],
     isa: IsaName,
     constants: readonly ArrayBufferView[],
+    groups: readonly unknown[],
+    labels: readonly string[],
   ): NativeProgram;
   /** Reads the memory of all bindings once, for many runs. */
   bindMemory(bindings: readonly ArrayBufferView[]): NativeBindings;

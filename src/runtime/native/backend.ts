@@ -4,7 +4,7 @@ import { debugLevel, environmentVariables, readInteger, readVariable } from "../
 import { ConfigError, InternalError, RunError } from "../../base/errors.ts";
 import { maximumElements, type SymbolValues } from "../../base/shape.ts";
 import { type CompiledProgram, compileProgram } from "../../compiler/compile.ts";
-import type { Program } from "../../compiler/plan/program.ts";
+import type { Program, StartStep, Step } from "../../compiler/plan/program.ts";
 import type { Graph } from "../../graph/graph.ts";
 import type {
   Backend,
@@ -17,6 +17,8 @@ import type {
   RunStatistics,
 } from "../backend.ts";
 import { collectBindings, collectSymbols } from "../bind.ts";
+import { collectGroups } from "../bind_groups.ts";
+import type { ProcessGroup } from "../group.ts";
 import type { Store, StoreOptions } from "../store.ts";
 import type { Trace } from "../trace.ts";
 import {
@@ -26,10 +28,12 @@ import {
   type NativeBindings,
   type NativeContext,
   type NativeProgram,
+  type NativeReport,
 } from "./addon.ts";
 import { encodeProgram } from "./encode.ts";
+import { asCommunicationError } from "./group.ts";
 import { askForMemory, isRefusal, outOfMemory } from "./memory.ts";
-import { openNativeStore } from "./store.ts";
+import { asStoreError, openNativeStore } from "./store.ts";
 
 /** How the native backend runs. */
 export interface NativeOptions {
@@ -77,7 +81,16 @@ export function createNativeBackend(options: NativeOptions = {}): NativeBackend 
       openNativeStore(addon, folder, bytes, storeOptions),
     compile: (graph: Graph, compileOptions: CompileOptions = {}): Executable => {
       const compiled = compileProgram(graph, compileOptions);
-      return new NativeExecutable(addon, context, compiled, threads, isa, options.trace);
+      return new NativeExecutable(
+        addon,
+        context,
+        compiled,
+        collectGroups(compiled.program.name, compiled.program.groups, compileOptions.groups),
+        threads,
+        isa,
+        options.trace,
+        compileOptions.stores,
+      );
     },
     dispose: (): void => addon.releaseContext(context),
   };
@@ -134,6 +147,9 @@ class NativeExecutable implements Executable {
   readonly #threads: number;
   readonly #trace: Trace | undefined;
   readonly #timings = debugLevel() >= 1;
+  readonly #stores: readonly Store[];
+  /** By ticket. */
+  readonly #starts: readonly StartStep[];
   #native: NativeProgram | undefined;
   #prepared = false;
 
@@ -141,21 +157,29 @@ class NativeExecutable implements Executable {
     addon: Addon,
     context: NativeContext,
     compiled: CompiledProgram,
+    groups: readonly ProcessGroup[],
     threads: number,
     isa: IsaName,
     trace: Trace | undefined,
+    stores: ReadonlyMap<string, Store> = new Map(),
   ) {
     const { program, flops } = compiled;
+    this.#stores = [...stores.values()];
     this.#addon = addon;
     this.#program = program;
+    this.#starts = program.steps.filter((step) => step.kind === "start");
     this.#threads = threads;
     this.#trace = trace;
     this.flops = flops;
-    const { words, kernels } = encodeProgram(program);
+    const natives = groups.map(({ native }) => native);
+    const { words, kernels, labels } = encodeProgram(
+      program,
+      new Map([...stores].map(([name, store]) => [name, store.native as number])),
+    );
     this.#native = askForMemory(
       `what program ${program.name} keeps while it runs`,
       program.arenaBytes + program.preparedBytes,
-      () => addon.createProgram(context, words, kernels, isa, program.constants),
+      () => addon.createProgram(context, words, kernels, isa, program.constants, natives, labels),
     );
     this.memory = {
       arena: program.arenaBytes,
@@ -201,13 +225,15 @@ class NativeExecutable implements Executable {
         this.#trace !== undefined,
       )
       .catch((error: unknown) => {
+        this.#drain();
         throw isRefusal(error)
           ? outOfMemory(`the work space of program ${this.#program.name}`, undefined, error)
-          : error;
+          : asCommunicationError(asStoreError(error));
       });
+    if (report.failedStep >= 0) this.#drain();
     // A run that stopped early may have left some of it undone.
     this.#prepared = report.failedStep < 0;
-    this.#record(started, report.seconds, report.stepSeconds, prepare);
+    this.#record(started, report, prepare);
     if (this.#timings) {
       const [whole, kernels] = [report.seconds, report.kernelSeconds].map((seconds) =>
         (seconds * 1e3).toFixed(3),
@@ -215,7 +241,13 @@ class NativeExecutable implements Executable {
       process.stderr.write(`program ${this.#program.name}: ${whole} ms, ${kernels} ms of it in kernels\n`);
     }
     if (report.failedStep >= 0) throw this.#notFinite(report.failedStep, report.failedOutput);
-    return { seconds: report.seconds, kernelSeconds: report.kernelSeconds };
+    const { seconds, kernelSeconds, waitSeconds } = report;
+    return { seconds, kernelSeconds, waitSeconds };
+  }
+
+  /** Transfers of a run that ended early must not reach memory that the next one uses. */
+  #drain(): void {
+    for (const store of this.#stores) store.drain();
   }
 
   invalidateParameters(): void {
@@ -229,7 +261,7 @@ class NativeExecutable implements Executable {
 
   #notFinite(index: number, output: number): RunError {
     const step = [...this.#program.prepare, ...this.#program.steps][index]!;
-    const op = step.kind === "store" ? "store" : step.op;
+    const op = step.kind === "wait" ? step.op : nameOf(step);
     const scope = step.scope === "" ? "outside of any module" : step.scope;
     return new RunError(
       "not_finite",
@@ -241,19 +273,41 @@ class NativeExecutable implements Executable {
     );
   }
 
-  #record(started: number, seconds: number, stepSeconds: Float64Array, prepared: boolean): void {
+  #record(started: number, report: NativeReport, prepared: boolean): void {
     const trace = this.#trace;
     if (trace === undefined) return;
+    const { seconds, stepSeconds, collectiveSeconds } = report;
     trace.span("program", this.#program.name, "program", started, started + seconds);
     const steps = prepared ? [...this.#program.prepare, ...this.#program.steps] : this.#program.steps;
     for (let index = 0; index * 2 + 1 < stepSeconds.length; index++) {
       const step = steps[index];
       if (step === undefined) break;
-      const name = step.kind === "store" ? "store" : step.op;
+      const name = nameOf(step);
       const begin = started + stepSeconds[index * 2]!;
       trace.span("kernels", name, "kernel", begin, started + stepSeconds[index * 2 + 1]!, {
         scope: step.scope,
       });
+      if (step.kind !== "wait") continue;
+      const start = this.#starts[step.ticket]!;
+      const [begun, ended] = collectiveSeconds.subarray(2 * step.ticket, 2 * step.ticket + 2);
+      const lane = trace.laneOf(`ranks over ${this.#program.groups[start.group]!.axes}`);
+      trace.span(lane, step.op, "collective", started + begun!, started + ended!, { scope: step.scope });
     }
+  }
+}
+
+/** A step as traces call it, and errors where it is a kernel. */
+function nameOf(step: Step): string {
+  switch (step.kind) {
+    case "kernel":
+      return step.op;
+    case "start":
+      return `start ${step.op}`;
+    case "wait":
+      return `wait for ${step.op}`;
+    case "store":
+      return "store";
+    case "transfer":
+      return step.action;
   }
 }

@@ -5,7 +5,7 @@ import { symbolic } from "../../base/shape.ts";
 import { planProgram } from "../../compiler/plan/plan.ts";
 import { add, constant, leaf, matmul } from "../../graph/build.ts";
 import { elementwiseOpcodes } from "../../graph/expression.ts";
-import { buildGraph } from "../../graph/graph.ts";
+import { apply, buildGraph } from "../../graph/graph.ts";
 import {
   activations,
   isCollective,
@@ -14,8 +14,9 @@ import {
   samplingParameters,
   samplingSeeds,
 } from "../../graph/ops.ts";
+import { withScope } from "../../graph/scope.ts";
 import { type IsaName, loadAddon } from "./addon.ts";
-import { encodeProgram, storageCodes, version } from "./encode.ts";
+import { encodeProgram, stepKinds, storageCodes, version } from "./encode.ts";
 import { collectiveKinds } from "./group.ts";
 
 /** The numbers that TypeScript writes are those that the C++ headers read. */
@@ -62,7 +63,8 @@ test("the version of encoded programs", () => {
   expect(Number(found?.[1])).toBe(version);
 });
 
-test("kinds of collectives", () => {
+test("kinds of steps and of collectives", () => {
+  expect(enumeration("executor/program.h", "StepKind")).toEqual(positions(stepKinds));
   expect(enumeration("comm/group.h", "CollectiveKind")).toEqual(positions(collectiveKinds));
 });
 
@@ -102,7 +104,7 @@ test("the words of a program are laid out as native/executor/program.h says", ()
   const { words, kernels } = encodeProgram(planProgram(graph));
   expect(kernels).toEqual(["matmul", "map"]);
   // Tensors: x, the constant, the product in the arena, y.
-  const header = [version, 1, 4, 2, 1, 0, 2, 64, 0, 8];
+  const header = [version, 1, 4, 2, 1, 0, 0, 0, 2, 64, 0, 8];
   const tensors = [
     [0, 2, 0, 2, 1, 0, 2, -1],
     [0, 3, 0, 2, 2, -1, 2, -1],
@@ -111,8 +113,34 @@ test("the words of a program are laid out as native/executor/program.h says", ()
   ];
   const addOpcode = elementwiseOpcodes.indexOf("add");
   const steps = [
-    [0, 4, 0, 1, -1, -1, 1, 2, 4, 0, 0, 0, 0],
-    [1, 2, 2, 0, 1, 3, 6, 1, addOpcode, 0, 1, 0, 0],
+    [0, 0, 4, 0, 1, -1, -1, 1, 2, 4, 0, 0, 0, 0],
+    [0, 1, 2, 2, 0, 1, 3, 6, 1, addOpcode, 0, 1, 0, 0],
+  ];
+  expect([...words]).toEqual([...header, ...tensors.flat(), ...steps.flat()]);
+});
+
+test("so are collectives", () => {
+  const group = { axes: "data", size: 4, rank: 1 };
+  const x = withScope("mixer", () =>
+    apply("all_to_all", [leaf("x", "input", [8, 2], "f32")], { group, split: 0, concatenate: 1 }),
+  );
+  const y = apply("permute", [x], { group, offset: 3 });
+  const { words, labels } = encodeProgram(planProgram(buildGraph("g", [{ name: "y", value: y }])));
+  expect(labels).toEqual(["mixer", ""]);
+  // Tensors: x, the exchanged in the arena, y. One group, two tickets, four steps.
+  const header = [version, 0, 3, 2, 0, 1, 2, 0, 4, 64, 0];
+  const tensors = [
+    [0, 2, 0, 2, 8, -1, 2, -1],
+    [0, 0, 0, 2, 2, -1, 8, -1],
+    [0, 2, 1, 2, 2, -1, 8, -1],
+  ];
+  const [start, wait] = [1, 2];
+  const [allToAll, permute] = [4, 5];
+  const steps = [
+    [start, 0, allToAll, 0, 1, 0, 1, 1, 0, 1, 0, 0],
+    [wait, 0],
+    [start, 0, permute, 1, 1, 1, 1, 2, 0, 0, 3, 1],
+    [wait, 1],
   ];
   expect([...words]).toEqual([...header, ...tensors.flat(), ...steps.flat()]);
 });
@@ -123,14 +151,16 @@ test("the addon refuses words that it cannot read", () => {
   const addon = loadAddon();
   const isa: IsaName = "scalar";
   const context = addon.createContext(false);
-  expect(() => addon.createProgram(context, words.with(0, version + 1), kernels, isa, [])).toThrow(
+  expect(() => addon.createProgram(context, words.with(0, version + 1), kernels, isa, [], [], [])).toThrow(
     /another program version/,
   );
-  expect(() => addon.createProgram(context, words.slice(0, -1), kernels, isa, [])).toThrow(/ends too early/);
-  expect(() => addon.createProgram(context, Float64Array.of(...words, 0), kernels, isa, [])).toThrow(
+  expect(() => addon.createProgram(context, words.slice(0, -1), kernels, isa, [], [], [])).toThrow(
+    /ends too early/,
+  );
+  expect(() => addon.createProgram(context, Float64Array.of(...words, 0), kernels, isa, [], [], [])).toThrow(
     /left over/,
   );
-  expect(() => addon.createProgram(context, words, ["matmull", "map"], isa, [])).toThrow(
+  expect(() => addon.createProgram(context, words, ["matmull", "map"], isa, [], [], [])).toThrow(
     /no kernel "matmull"/,
   );
 });

@@ -1,7 +1,7 @@
 import { dtypeCode } from "../../base/dtype.ts";
 import { InternalError } from "../../base/errors.ts";
 import { blockTypes, type QuantizedParameter } from "../../base/quantized_format.ts";
-import type { KernelStep, ProgramTensor, Step } from "../../compiler/plan/program.ts";
+import type { KernelStep, ProgramTensor, StoreStep, TransferStep } from "../../compiler/plan/program.ts";
 import { type Expression, elementwiseOpcodes } from "../../graph/expression.ts";
 import {
   type AttentionAttributes,
@@ -130,6 +130,8 @@ const lowerings: { readonly [Op in OpName]: Lowering<Op> } = {
     plain("quantize_matrix", [format.bits, format.group, flag(format.minimum)]),
   embedding_quantized: ({ attributes }) => plain("embedding_quantized", packedMatrix(attributes)),
   dequantize_matrix: ({ attributes }) => plain("dequantize_matrix", packedMatrix(attributes)),
+  quantize_blocks: ({ attributes: { bits, block } }) => plain("quantize_blocks", [bits, block]),
+  dequantize_blocks: ({ attributes: { bits, block } }) => plain("dequantize_blocks", [bits, block]),
   linear_cross_entropy: () => plain("linear_cross_entropy"),
   linear_cross_entropy_gradient: ({ accumulate }) =>
     plain("linear_cross_entropy_gradient", [flag(accumulate)]),
@@ -171,8 +173,28 @@ const lowerings: { readonly [Op in OpName]: Lowering<Op> } = {
   permute: noKernel,
 };
 
-/** The kernel call of a step. */
-export function lowerStep(step: Step, tensors: readonly ProgramTensor[]): KernelCall {
+/**
+ * The kernel call of a step that is one.
+ * @param stores the numbers of the stores, by name.
+ */
+export function lowerStep(
+  step: KernelStep | StoreStep | TransferStep,
+  tensors: readonly ProgramTensor[],
+  stores: ReadonlyMap<string, number> = new Map(),
+): KernelCall {
+  if (step.kind === "transfer") {
+    const store = stores.get(step.store);
+    if (store === undefined) throw new InternalError(`no store "${step.store}" was given to the program`);
+    // What is loaded is an operand, not a result: it is not there yet when the step ends.
+    return step.action === "load" || step.action === "save"
+      ? {
+          kernel: step.action,
+          inputs: [step.tensor],
+          outputs: [],
+          attributes: [store, step.offset, step.number],
+        }
+      : { kernel: step.action, inputs: [], outputs: [], attributes: [store, step.number] };
+  }
   if (step.kind === "store") {
     return {
       kernel: "store",

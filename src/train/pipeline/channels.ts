@@ -33,6 +33,7 @@ export class PipelineChannels {
   ): Promise<PipelineChannels> {
     const { size, rank } = pipeline;
     const links = new Map<string, ProcessGroup>();
+    // The name begins with the axis, whose emulated link they take.
     for (const direction of ["forward", "backward"] as const) {
       for (let from = 0; from < size; from++) {
         const to = (from + (direction === "forward" ? 1 : size - 1)) % size;
@@ -50,7 +51,7 @@ export class PipelineChannels {
     const sharing = new Map<string, ProcessGroup>();
     for (const members of shared) {
       if (!members.includes(rank) || sharing.has(members.join())) continue;
-      sharing.set(members.join(), await pipeline.subgroup(`pipeline shared ${members.join("+")}`, members));
+      sharing.set(members.join(), await pipeline.subgroup(`${pipeline.name}+shared`, members));
     }
     return new PipelineChannels(pipeline, links, sharing);
   }

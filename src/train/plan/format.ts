@@ -1,6 +1,8 @@
 import { formatBytes } from "../../base/bytes.ts";
+import { describeMesh } from "../config/index.ts";
 import { grouped } from "../view/text.ts";
 import type { MemoryByKind, TrainingPlan } from "./plan.ts";
+import type { PlannedLayout } from "./search.ts";
 
 const kindNames: { readonly [Kind in keyof MemoryByKind]: string } = {
   parameters: "parameters (float32)",
@@ -42,9 +44,48 @@ function table(rows: readonly (readonly string[])[]): string[] {
   });
 }
 
-/** A plan as `slipstream plan` prints it. */
-export function formatPlan(plan: TrainingPlan): string {
+/** The layouts that a search found, the best first. */
+export function formatLayouts(layouts: readonly PlannedLayout[]): string {
+  const rows = layouts.map(({ mesh, stage, plan }) => [
+    `${describeMesh(mesh)}, ZeRO ${stage}`,
+    formatSeconds(plan.time!.seconds),
+    `${grouped(plan.time!.tokensPerSecond)} tokens/s`,
+    formatBytes(plan.memory.total),
+    `${(100 * plan.time!.utilization).toFixed(1)}%`,
+  ]);
+  return table([["layout", "step", "speed", "memory of a rank", "model FLOPs utilisation"], ...rows]).join(
+    "\n",
+  );
+}
+
+/** What several ranks pass to each other in a step, and how they wait. */
+function communicationLines({ ranks, time, mesh }: TrainingPlan): string[] {
+  const [first] = ranks;
+  if (first === undefined || describeMesh(mesh) === "one rank") return [];
+  const rows = first.communication.map(({ axes, bytes, messages, seconds }) => [
+    axes,
+    formatBytes(bytes),
+    `${grouped(messages)} messages`,
+    seconds === undefined ? "" : formatSeconds(seconds),
+  ]);
+  const lines = ["", `communication of a rank in a step, over ${describeMesh(mesh)}`, ...table(rows)];
+  if (time === undefined) return lines;
+  const waits = table([
+    ["kernels", formatSeconds(time.compute)],
+    ["waiting for collectives", formatSeconds(time.exposed)],
+    ["pipeline bubble", `${(100 * time.bubble).toFixed(1)}%`],
+  ]);
+  return [...lines, "", "where the slowest rank's time goes", ...waits];
+}
+
+/** A plan as `slipstream plan` prints it. @param available the memory of a rank, where a cluster says it */
+export function formatPlan(plan: TrainingPlan, available?: number): string {
   const { parameters, batch, memory, flops, time, dtype } = plan;
+  const room =
+    available === undefined
+      ? ""
+      : ` of ${formatBytes(available)}${memory.total > available ? ": does not fit" : ""}`;
+  const whose = describeMesh(plan.mesh) === "one rank" ? "" : " of a rank";
   const kinds = Object.keys(kindNames) as (keyof MemoryByKind)[];
   const share = (bytes: number): string => `${((100 * bytes) / memory.total).toFixed(1)}%`;
   const memoryRows = kinds
@@ -67,8 +108,9 @@ export function formatPlan(plan: TrainingPlan): string {
       ["6 x parameters x tokens", formatFlops(flops.sixND)],
     ]),
     "",
-    `memory: ${formatBytes(memory.total)}`,
+    `memory${whose}: ${formatBytes(memory.total)}${room}`,
     ...table(memoryRows),
+    ...communicationLines(plan),
   ];
   if (time === undefined) return lines.join("\n");
   const { machine } = time;

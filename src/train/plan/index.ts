@@ -1,4 +1,5 @@
-export { formatPlan } from "./format.ts";
+export { type Cluster, loadCluster, machineOf } from "./cluster.ts";
+export { formatLayouts, formatPlan } from "./format.ts";
 export { measureMachine } from "./machine.ts";
 export { countModules, type ModuleCount } from "./modules.ts";
 export {
@@ -6,6 +7,8 @@ export {
   modelToPlan,
   type PlanParts,
   planTraining,
+  type RankPlan,
   type StepTime,
   type TrainingPlan,
 } from "./plan.ts";
+export { type PlannedLayout, searchLayouts } from "./search.ts";

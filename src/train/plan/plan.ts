@@ -1,19 +1,18 @@
-import type { SymbolValues } from "../../base/shape.ts";
-import { modelFlops } from "../../compiler/compile.ts";
 import { loadTokenizer } from "../../data/index.ts";
-import type { Machine, PlannedExecutable, PlanningBackend } from "../../runtime/planning.ts";
-import { type BatchSizes, matchesAny, resolveBatch, type TrainConfig } from "../config/index.ts";
-import { layOutParameters, type ParameterLayout } from "../layout.ts";
-import { accumulateGraph, clearGraph, evaluationGraph, normGraph, updateGraph } from "../programs.ts";
+import { Mesh, type MeshPlace, type MeshSizes, meshAxes } from "../../parallel/mesh.ts";
+import type { Machine, PlanningBackend } from "../../runtime/planning.ts";
 import {
-  activationDType,
-  buildModel,
-  createOptimizer,
-  type ModelShape,
-  parameterCount,
-  recomputeSetting,
-} from "../setup.ts";
+  type BatchSizes,
+  batchRanks,
+  matchesAny,
+  requireSplits,
+  resolveBatch,
+  type TrainConfig,
+} from "../config/index.ts";
+import { activationDType, buildModel, type ModelShape, parameterCount } from "../setup.ts";
 import { countModules, type ModuleCount } from "./modules.ts";
+import { communicationOf, hardwareFlops, memoryOf, type PlannedStage, planStage } from "./stage.ts";
+import { stepTime } from "./step_time.ts";
 
 /** Bytes of resident memory by what they are for. */
 export interface MemoryByKind {
@@ -42,8 +41,30 @@ export interface StepTime {
   readonly machine: Machine;
   readonly seconds: number;
   readonly tokensPerSecond: number;
-  /** Model FLOPs over what the machine could do in that time. */
+  /** Model FLOPs over what the machines of all ranks could do in that time. */
   readonly utilization: number;
+  /** Seconds in which the slowest rank's kernels run. */
+  readonly compute: number;
+  /** Seconds in which its kernels wait for collectives. */
+  readonly exposed: number;
+  /** The part of the step in which the ranks of a pipeline wait for each other. */
+  readonly bubble: number;
+}
+
+/** What a rank passes to others in a step over the groups of some axes. */
+export interface PlannedCommunication {
+  readonly axes: string;
+  readonly bytes: number;
+  readonly messages: number;
+  /** Seconds of these collectives one after another; absent where no links are known. */
+  readonly seconds?: number;
+}
+
+/** What one rank of a stage of the pipeline takes. */
+export interface RankPlan {
+  readonly place: MeshPlace;
+  readonly memory: MemoryByKind & { readonly total: number };
+  readonly communication: readonly PlannedCommunication[];
 }
 
 /** What training as a config says would take. Plain data: it is its own JSON. */
@@ -56,8 +77,12 @@ export interface TrainingPlan {
   };
   readonly dtype: "f32" | "bf16" | "f16";
   readonly batch: BatchSizes & { readonly tokensPerStep: number; readonly microBatchTokens: number };
+  readonly mesh: MeshSizes;
+  /** Of the rank that takes most. */
   readonly memory: MemoryByKind & { readonly total: number };
-  /** Operations of one optimizer step. */
+  /** A rank of each stage of the pipeline; without one, any rank. */
+  readonly ranks: readonly RankPlan[];
+  /** Operations of one optimizer step, over all ranks. */
   readonly flops: {
     /** Products and visible attention scores, forward and backward. */
     readonly model: number;
@@ -75,18 +100,12 @@ export interface PlanParts {
   readonly model: ModelShape;
   /** The null backend. */
   readonly backend: PlanningBackend;
-  /** For the time of a step. */
+  /** The axes of the ranks; a single rank by default. */
+  readonly mesh?: MeshSizes;
+  /** For the time of a step: what a rank reaches, and the links of its groups. */
   readonly machine?: Machine;
   /** Resident bytes of a process that has compiled the programs and holds no data: this one's, by default. */
   readonly baselineBytes?: number;
-}
-
-interface Programs {
-  readonly train: PlannedExecutable;
-  readonly clear: PlannedExecutable | undefined;
-  readonly norm: PlannedExecutable;
-  readonly update: PlannedExecutable;
-  readonly evaluate: PlannedExecutable | undefined;
 }
 
 /** The model of a config, without its data: a tokenizer still to be trained counts with the size it will have. */
@@ -99,46 +118,38 @@ export async function modelToPlan(config: TrainConfig): Promise<ModelShape> {
 }
 
 /**
- * Plans training without running or allocating it: the same programs that the engine compiles, by the null
- * backend.
- * @throws ConfigError for batch sizes that do not multiply out, or where nothing is left to train.
+ * Plans training without running or allocating it: the engine of a rank is built as for training, on the null
+ * backend, and its programs are looked at. Of several ranks one a stage of the pipeline is planned: the others are
+ * alike.
+ * @throws ConfigError for sizes that do not multiply or divide out, or where nothing is left to train.
  */
-export function planTraining(parts: PlanParts): TrainingPlan {
-  const { config, model } = parts;
-  const sizes = resolveBatch(config, 1);
+export async function planTraining(parts: PlanParts): Promise<TrainingPlan> {
+  const { config, model, machine } = parts;
+  const mesh = parts.mesh ?? new Mesh({}, 0).sizes;
+  requireSplits(config, mesh, model.language.facts);
+  const sizes = resolveBatch(config, batchRanks(mesh));
   const microBatchTokens = sizes.microBatchSize * config.data.sequence_length;
   const tokensPerStep = sizes.trainBatchSize * config.data.sequence_length;
-  const layout = layOutParameters(
-    model.parameters,
-    (name) => !matchesAny(name, config.optimizer.params.no_decay),
-    (name) => matchesAny(name, config.frozen_parameters),
-  );
-  const dtype = activationDType(config);
-  const trainedModel = { language: model.language, parameters: model.parameters, layout, dtype };
-  const accumulates = sizes.accumulationSteps > 1;
-  const graph = accumulateGraph(trainedModel, microBatchTokens, accumulates);
-  const symbols = { tokens: microBatchTokens, offsets: sizes.microBatchSize + 1 };
-  const recompute = recomputeSetting(config);
-  const { backend } = parts;
-  const programs: Programs = {
-    train: backend.compile(graph, { recompute }),
-    clear: accumulates ? backend.compile(clearGraph(layout)) : undefined,
-    norm: backend.compile(normGraph(layout.sweeps)),
-    update: backend.compile(updateGraph(layout, createOptimizer(config.optimizer))),
-    evaluate:
-      config.data.validation === undefined
-        ? undefined
-        : backend.compile(evaluationGraph(trainedModel, microBatchTokens)),
-  };
+  const stages: PlannedStage[] = [];
+  for (let stage = 0; stage < mesh.pipeline; stage++) stages.push(await planStage(parts, mesh, sizes, stage));
   // Measured after compiling, which leaves its mark on JavaScript's heap in training as it does here.
   const baseline = parts.baselineBytes ?? process.memoryUsage.rss();
-  const states = createOptimizer(config.optimizer).states.length;
-  const memory = memoryByKind(programs, layout, states, sizes, microBatchTokens, baseline);
+  const ranks = stages.map((stage): RankPlan => {
+    const memory = memoryOf(stage, baseline);
+    const total = Object.values(memory).reduce((sum, bytes) => sum + bytes, 0);
+    return {
+      place: stage.place,
+      memory: { ...memory, total },
+      communication: communicationOf(stage, machine),
+    };
+  });
+  const first = stages[0]!;
+  const worldSize = meshAxes.reduce((product, axis) => product * mesh[axis], 1);
   const total = parameterCount(model.parameters);
-  const frozen = [...layout.frozen].map((name) => [name, model.parameters.get(name)!] as const);
+  const frozen = [...model.parameters].filter(([name]) => matchesAny(name, config.frozen_parameters));
   const flops = {
-    model: modelFlops(graph, symbols) * sizes.accumulationSteps,
-    hardware: sumOverStep(programs, sizes, (program, run) => program.cost(run).flops, symbols),
+    model: first.modelFlops * sizes.accumulationSteps * batchRanks(mesh),
+    hardware: sum(stages, hardwareFlops) * (worldSize / mesh.pipeline),
     sixND: 6 * total * tokensPerStep,
   };
   const plan = {
@@ -147,56 +158,19 @@ export function planTraining(parts: PlanParts): TrainingPlan {
       trained: total - parameterCount(new Map(frozen)),
       modules: countModules(model.parameters),
     },
-    dtype,
+    dtype: activationDType(config),
     batch: { ...sizes, tokensPerStep, microBatchTokens },
-    memory: { ...memory, total: Object.values(memory).reduce((sum, bytes) => sum + bytes, 0) },
+    mesh,
+    memory: ranks.reduce((most, { memory }) => (memory.total > most.total ? memory : most), ranks[0]!.memory),
+    ranks,
     flops,
   };
-  const { machine } = parts;
   if (machine === undefined) return plan;
-  const seconds = sumOverStep(programs, sizes, (program, run) => program.seconds(machine, run), symbols);
-  const utilization = flops.model / (seconds * machine.flops);
-  return { ...plan, time: { machine, seconds, tokensPerSecond: tokensPerStep / seconds, utilization } };
+  const time = stepTime(config, stages, sizes, machine);
+  const utilization = flops.model / (time.seconds * machine.flops * worldSize);
+  return { ...plan, time: { machine, tokensPerSecond: tokensPerStep / time.seconds, utilization, ...time } };
 }
 
-/** Adds up what the programs of one optimizer step take. */
-function sumOverStep(
-  { train, clear, norm, update }: Programs,
-  { accumulationSteps }: BatchSizes,
-  of: (program: PlannedExecutable, symbols: SymbolValues) => number,
-  symbols: SymbolValues,
-): number {
-  const cleared = clear === undefined ? 0 : of(clear, {});
-  return accumulationSteps * of(train, symbols) + cleared + of(norm, {}) + of(update, {});
-}
-
-function memoryByKind(
-  { train, clear, norm, update, evaluate }: Programs,
-  layout: ParameterLayout,
-  states: number,
-  { accumulationSteps, microBatchSize }: BatchSizes,
-  microBatchTokens: number,
-  baseline: number,
-): MemoryByKind {
-  const training = [train, norm, update, ...(clear === undefined ? [] : [clear])];
-  const all = [...training, ...(evaluate === undefined ? [] : [evaluate])];
-  const sum = (kind: "prepared" | "constants"): number =>
-    training.reduce((total, { memory }) => total + memory[kind], 0);
-  const held = evaluate?.memory;
-  // Tokens, targets and positions, and where each row begins.
-  const batchBytes = 4 * (3 * microBatchTokens + microBatchSize + 1);
-  return {
-    parameters: 4 * layout.elements.parameters,
-    gradients: 4 * layout.elements.gradients,
-    optimizer: 4 * layout.elements.states * states,
-    // One arena serves every program: they run one after another.
-    activations: Math.max(...all.map(({ memory }) => memory.arena)),
-    packedWeights: sum("prepared"),
-    constants: sum("constants"),
-    // The thread pool's work space serves every program.
-    scratch: Math.max(...all.map(({ memory }) => memory.scratch)),
-    evaluation: held === undefined ? 0 : held.prepared + held.constants,
-    data: accumulationSteps * batchBytes,
-    baseline,
-  };
+function sum<Item>(items: readonly Item[], of: (item: Item) => number): number {
+  return items.reduce((total, item) => total + of(item), 0);
 }

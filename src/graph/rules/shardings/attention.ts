@@ -6,6 +6,19 @@ import { labelsOf } from "./common.ts";
 const heads: readonly Label[] = [null, "heads", null];
 const statistic: readonly Label[] = ["heads", null];
 
+const queryHeads: readonly Label[] = ["queries", "heads", null];
+const queryStatistic: readonly Label[] = ["heads", "queries"];
+const blockOperands: readonly (readonly Label[])[] = [
+  queryHeads,
+  heads,
+  heads,
+  ["queries"],
+  [null],
+  [null],
+  queryHeads,
+  queryStatistic,
+];
+
 /** How the attention ops may be cut. Slots of a cache stay whole: block tables name them. */
 export const attentionShardings: { readonly [Op in AttentionOp]: ShardingRule<Op> } = {
   attention: () => ({
@@ -18,27 +31,28 @@ export const attentionShardings: { readonly [Op in AttentionOp]: ShardingRule<Op
     outputs: [heads, heads, heads],
     linear: [[0]],
   }),
-  // q, k, v, the places of queries and of keys, offsets, and the result so far with its logsumexp.
+  // Queries are independent of each other; a block of the keys is one sum.
   attention_block: (inputs) => ({
-    inputs: [heads, heads, heads, [null], [null], [null], heads, statistic].slice(0, inputs.length),
-    outputs: [heads, statistic],
+    inputs: blockOperands.slice(0, inputs.length),
+    outputs: [queryHeads, queryStatistic],
     linear: [],
   }),
-  // The gradient of the result, q, k, v, logsumexp, delta, places, offsets, and the sums so far.
-  attention_block_gradient: (inputs) => ({
-    inputs: [heads, heads, heads, heads, statistic, statistic, [null], [null], [null], heads, heads].slice(
-      0,
-      inputs.length,
-    ),
-    outputs: [heads, heads, heads],
-    linear: [],
-  }),
+  attention_block_gradient: (_inputs, _outputs, { sums }) => {
+    // What is added to the gradients of the keys would be added by each of those who share the queries.
+    const own = (labels: readonly Label[]): Label[] =>
+      labels.map((label) => (label === "queries" && sums === "keys" ? null : label));
+    const before = sums === "none" ? [] : sums === "queries" ? [queryHeads] : [heads, heads];
+    const operands = [queryHeads, queryHeads, heads, heads, queryStatistic, queryStatistic];
+    return {
+      inputs: [...operands, ["queries"], [null], [null], ...before].map(own),
+      outputs: [queryHeads, heads, heads].map(own),
+      // The gradient of the result and delta, with what is added to where there is something.
+      linear: sums === "none" ? [[0, 5]] : [],
+    };
+  },
   attention_delta: () => ({
-    inputs: [
-      ["tokens", "heads", null],
-      ["tokens", "heads", null],
-    ],
-    outputs: [["heads", "tokens"]],
+    inputs: [queryHeads, queryHeads],
+    outputs: [queryStatistic],
     linear: [[0], [1]],
   }),
   cache_write: ([cache]) => {

@@ -18,6 +18,8 @@ type OtherOp =
       | "quantize_matrix"
       | "embedding_quantized"
       | "dequantize_matrix"
+      | "quantize_blocks"
+      | "dequantize_blocks"
       | "sample"
       | "adamw"
       | "adam"
@@ -56,6 +58,8 @@ export const otherShardings: { readonly [Op in OtherOp]: ShardingRule<Op> } = {
     return { inputs: [[null], rows], outputs: [[...rows, null]], linear: [] };
   },
   dequantize_matrix: whole,
+  quantize_blocks: whole,
+  dequantize_blocks: whole,
   sample: whole,
 
   adamw: update,

@@ -1,0 +1,8 @@
+#include "kernels/quantized/blocks.h"
+
+namespace slipstream {
+
+SLIPSTREAM_KERNEL("quantize_blocks", Isa::avx512, quantize_blocks);
+SLIPSTREAM_KERNEL("dequantize_blocks", Isa::avx512, dequantize_blocks);
+
+}  // namespace slipstream

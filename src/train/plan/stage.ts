@@ -1,0 +1,117 @@
+import type { SymbolValues } from "../../base/shape.ts";
+import { Mesh, type MeshPlace, type MeshSizes, meshAxes } from "../../parallel/mesh.ts";
+import type { Machine, PlannedExecutable } from "../../runtime/planning.ts";
+import type { BatchSizes } from "../config/index.ts";
+import type { TrainingEngine } from "../engine.ts";
+import { buildEngine, createOptimizer, zeroSettings } from "../setup.ts";
+import { joinSubgroups } from "../subgroups.ts";
+import type { MemoryByKind, PlannedCommunication, PlanParts } from "./plan.ts";
+import { type PlannedProgram, planRank, recordPrograms } from "./planned_rank.ts";
+
+/** A rank of one stage of the pipeline, with the programs that it would run. */
+export interface PlannedStage {
+  readonly place: MeshPlace;
+  readonly engine: TrainingEngine;
+  readonly modelFlops: number;
+  readonly programs: readonly PlannedProgram[];
+  /** The program of evaluation, where there is validation data. */
+  readonly evaluation: PlannedExecutable | undefined;
+  /** Buffers of the optimizer for each parameter. */
+  readonly states: number;
+  readonly batch: BatchSizes;
+  readonly microBatchTokens: number;
+  readonly symbols: SymbolValues;
+}
+
+/** Builds the engine of the first rank of a stage on the null backend. */
+export async function planStage(
+  { config, model, backend }: PlanParts,
+  sizes: MeshSizes,
+  batch: BatchSizes,
+  stage: number,
+): Promise<PlannedStage> {
+  const recording = recordPrograms(backend);
+  const rank = new Mesh(sizes, 0).rankAt({ pipeline: stage, data: 0, expert: 0, sequence: 0, tensor: 0 });
+  const mesh = new Mesh(sizes, rank);
+  const alone = meshAxes.every((axis) => sizes[axis] === 1);
+  const planned = alone ? undefined : await joinSubgroups(await planRank(mesh), zeroSettings(config));
+  const engine = buildEngine(config, batch, model, recording, planned);
+  const training = [...recording.programs];
+  const microBatchTokens = batch.microBatchSize * config.data.sequence_length;
+  if (config.data.validation !== undefined) await engine.evaluate(emptyBatch(batch, microBatchTokens));
+  return {
+    place: mesh.place,
+    engine,
+    modelFlops: engine.modelFlops,
+    programs: training,
+    evaluation: recording.programs[training.length]?.executable,
+    states: createOptimizer(config.optimizer).states.length,
+    batch,
+    microBatchTokens,
+    symbols: { tokens: microBatchTokens, offsets: batch.microBatchSize + 1 },
+  };
+}
+
+function emptyBatch({ microBatchSize: rows }: BatchSizes, tokens: number) {
+  const ids = new Int32Array(tokens);
+  const offsets = Int32Array.from({ length: rows + 1 }, (_, row) => (row * tokens) / rows);
+  return { tokens: ids, targets: ids, positions: ids, offsets, targetCount: tokens };
+}
+
+/** How often a program runs in a step. */
+export function runsOf({ name }: PlannedProgram, { accumulationSteps }: BatchSizes): number {
+  return name === "clear" || name === "norm" || name === "update" ? 1 : accumulationSteps;
+}
+
+/** Operations of one step on this rank. */
+export function hardwareFlops({ programs, batch, symbols }: PlannedStage): number {
+  return programs.reduce(
+    (total, program) => total + runsOf(program, batch) * program.executable.cost(symbols).flops,
+    0,
+  );
+}
+
+/** Resident memory of a rank by what it is for. */
+export function memoryOf(stage: PlannedStage, baseline: number): MemoryByKind {
+  const { engine, programs, evaluation, batch, microBatchTokens } = stage;
+  const { elements } = engine.layout;
+  const all = [
+    ...programs.map(({ executable }) => executable),
+    ...(evaluation === undefined ? [] : [evaluation]),
+  ];
+  const sum = (kind: "prepared" | "constants"): number =>
+    programs.reduce((total, { executable }) => total + executable.memory[kind], 0);
+  // Tokens, targets and positions, and where each row begins.
+  const batchBytes = 4 * (3 * microBatchTokens + batch.microBatchSize + 1);
+  return {
+    parameters: 4 * elements.parameters,
+    gradients: 4 * elements.gradients,
+    optimizer: 4 * elements.states * stage.states,
+    // One arena serves every program: they run one after another.
+    activations: Math.max(...all.map(({ memory }) => memory.arena)),
+    packedWeights: sum("prepared"),
+    constants: sum("constants"),
+    // The thread pool's work space serves every program.
+    scratch: Math.max(...all.map(({ memory }) => memory.scratch)),
+    evaluation: evaluation === undefined ? 0 : evaluation.memory.prepared + evaluation.memory.constants,
+    data: batch.accumulationSteps * batchBytes,
+    baseline,
+  };
+}
+
+/** What a rank passes to others in a step, by axes. */
+export function communicationOf(stage: PlannedStage, machine: Machine | undefined): PlannedCommunication[] {
+  const total = new Map<string, { bytes: number; messages: number }>();
+  for (const program of stage.programs) {
+    const runs = runsOf(program, stage.batch);
+    for (const [axes, { bytes, messages }] of program.executable.communication(stage.symbols)) {
+      const present = total.get(axes) ?? { bytes: 0, messages: 0 };
+      total.set(axes, { bytes: present.bytes + runs * bytes, messages: present.messages + runs * messages });
+    }
+  }
+  return [...total].map(([axes, sent]) => {
+    const link = machine?.links?.get(axes);
+    if (link === undefined) return { axes, ...sent };
+    return { axes, ...sent, seconds: sent.messages * link.latency + sent.bytes / link.bandwidth };
+  });
+}
