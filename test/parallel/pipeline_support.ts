@@ -10,14 +10,14 @@ import type { Backend } from "../../src/runtime/backend.ts";
 import { createLocalWorld } from "../../src/runtime/native/local_world.ts";
 import { createReferenceBackend } from "../../src/runtime/reference/backend.ts";
 import type { MicroBatchResult, TrainingBatch } from "../../src/train/micro_batches.ts";
-import { PipelineChannels } from "../../src/train/pipeline/channels.ts";
-import { PipelineRunner, sharingRanks } from "../../src/train/pipeline/runner.ts";
+import { PipelineRunner } from "../../src/train/pipeline/runner.ts";
 import {
   accumulateGraph,
   evaluationGraph,
   gradientName,
   type TrainedModel,
 } from "../../src/train/programs.ts";
+import { wholeProgram } from "../../src/train/sharding.ts";
 
 /** A tiny Llama, deep enough for stages. */
 export function tinyLlama(
@@ -143,9 +143,12 @@ export async function runPipeline(
       const memory = memoryOf(model, dtype);
       const runner = new PipelineRunner({
         backend: own,
-        channels: await PipelineChannels.open(group, sharingRanks(cut, ranks)),
-        cut,
-        evaluationCut: () => cutPipeline(evaluationGraph(model, tokens), { partition: split, gradientName }),
+        pipeline: group,
+        train: { cut, bind: wholeProgram(graph).bind },
+        evaluation: () => {
+          const { graph: recorded, bind } = wholeProgram(evaluationGraph(model, tokens));
+          return { cut: cutPipeline(recorded, { partition: split, gradientName }), bind };
+        },
         schedule: (microBatches) => schedule(ranks, microBatches),
         chunks,
         compile: (stage) => own.compile(stage),
