@@ -36,8 +36,10 @@ import { totalBytes } from "./layout.ts";
 import { requireMemory } from "./memory.ts";
 import { buildPlaced } from "./offload/placement.ts";
 import type { OffloadSettings } from "./offload/settings.ts";
+import { type PipelineSettings, preparePipeline } from "./pipeline/prepare.ts";
 import type { Rank } from "./rank.ts";
 import { encodePrompts, type SamplePrompt } from "./sample_prompts.ts";
+import { createSharding } from "./sharding.ts";
 import type { SharedParts } from "./shared_parts.ts";
 import { joinSubgroups } from "./subgroups.ts";
 
@@ -235,20 +237,33 @@ export function buildEngine(
       expected: `names such as ${[...model.parameters.keys()].slice(0, 3).join(", ")}`,
     });
   }
+  const shape = {
+    language: model.language,
+    parameters: model.parameters,
+    dtype,
+    microBatchRows: batch.microBatchSize,
+    microBatchTokens: batch.microBatchSize * config.data.sequence_length,
+    accumulationSteps: batch.accumulationSteps,
+    isFrozen: (name: string) => matchesAny(name, config.frozen_parameters),
+    recompute: recomputeSetting(config),
+  };
+  const pipelined =
+    rank === undefined || rank.mesh.sizes.pipeline === 1
+      ? {}
+      : preparePipeline({
+          ...shape,
+          rank,
+          settings: pipelineSettings(config),
+          sharding: createSharding(model.parameters, model.language.sharding ?? [], rank.mesh),
+        });
   const build = (offload: OffloadSettings | undefined): TrainingEngine =>
     new TrainingEngine({
+      ...shape,
+      ...pipelined,
       backend,
-      language: model.language,
-      parameters: model.parameters,
-      dtype,
       optimizer: createOptimizer(config.optimizer),
-      microBatchRows: batch.microBatchSize,
-      microBatchTokens: batch.microBatchSize * config.data.sequence_length,
-      accumulationSteps: batch.accumulationSteps,
       gradientClipping: config.gradient_clipping,
       decays: (name) => !matchesAny(name, noDecay),
-      isFrozen: (name) => matchesAny(name, config.frozen_parameters),
-      recompute: recomputeSetting(config),
       zero: zeroSettings(config),
       ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
       ...(rank === undefined ? {} : { rank }),
@@ -265,6 +280,17 @@ export function buildEngine(
     prepared: engine.memory.prepared,
     states: totalBytes(engine.buffers.values()),
   }));
+}
+
+/** How `pipeline` cuts the model into stages and runs them. */
+export function pipelineSettings({ pipeline }: TrainConfig): PipelineSettings {
+  const { schedule, two_stage_backward: twoStageBackward, partition } = pipeline;
+  return {
+    schedule,
+    twoStageBackward,
+    partition,
+    chunks: schedule === "interleaved" ? (pipeline.chunks ?? 2) : 1,
+  };
 }
 
 /** How `zero_optimization` partitions states. */

@@ -131,7 +131,7 @@ export async function runPipeline(
   weight: number,
   setting: PipelineSetting,
 ): Promise<RankOutcome[]> {
-  const { ranks, chunks = 1, schedule, partition = "balanced", backend, dtype, ...rest } = setting;
+  const { ranks, chunks = 1, schedule, partition = "best", backend, dtype, ...rest } = setting;
   const tokens = tokensOf(batches);
   const graph = accumulateGraph(model, tokens, batches.length > 1);
   const split = partitionBlocks(graph, ranks * chunks, partition);

@@ -99,7 +99,7 @@ async function trainOne(world: ProcessGroup, options: PipelineTraining): Promise
     accumulationSteps: accumulation,
     recompute: options.recompute ?? ({ mode: "none" } as const),
   };
-  const settings = { schedule: "1f1b", twoStageBackward: false, chunks: 1, partition: "balanced" } as const;
+  const settings = { schedule: "1f1b", twoStageBackward: false, chunks: 1, partition: "best" } as const;
   const sharding = createSharding(space.table, language.sharding ?? [], mesh);
   const prepared =
     mesh.sizes.pipeline === 1
