@@ -13,7 +13,7 @@ import type { TensorData } from "../../src/base/dtype.ts";
 import { maximumElements } from "../../src/base/shape.ts";
 import { bar, figure, spreadOf } from "../../src/cli/bench/measurement.ts";
 import type { SuiteContext } from "../../src/cli/bench/suite.ts";
-import { leavesOf, typeOf } from "../../src/graph/graph.ts";
+import { type Graph, leavesOf, typeOf } from "../../src/graph/graph.ts";
 import { scheduleTable } from "../../src/parallel/pipeline/choose.ts";
 import { cutPipeline, type PipelineCut, type StageProgram } from "../../src/parallel/pipeline/cut.ts";
 import { bubbleByFormula } from "../../src/parallel/pipeline/formulas.ts";
@@ -22,14 +22,8 @@ import type { PipelineSchedule } from "../../src/parallel/pipeline/schedules.ts"
 import type { Backend } from "../../src/runtime/backend.ts";
 import { createLocalWorld } from "../../src/runtime/native/local_world.ts";
 import type { TrainingBatch } from "../../src/train/micro_batches.ts";
-import { PipelineChannels } from "../../src/train/pipeline/channels.ts";
-import { PipelineRunner, sharingRanks } from "../../src/train/pipeline/runner.ts";
-import {
-  accumulateGraph,
-  evaluationGraph,
-  gradientName,
-  type TrainedModel,
-} from "../../src/train/programs.ts";
+import { PipelineRunner } from "../../src/train/pipeline/runner.ts";
+import { accumulateGraph, gradientName, type TrainedModel } from "../../src/train/programs.ts";
 import { wholeProgram } from "../../src/train/sharding.ts";
 import { buildLlama, randomBatch } from "../harness/llama.ts";
 import { playedBackend } from "./played_backend.ts";
@@ -65,6 +59,7 @@ interface Step {
 class PipelineBench {
   readonly stages: number;
   readonly #model: TrainedModel;
+  readonly #graph: Graph;
   readonly #cuts = new Map<boolean, PipelineCut>();
   readonly #batches: readonly TrainingBatch[];
 
@@ -72,6 +67,7 @@ class PipelineBench {
     this.stages = stages;
     const { language, parameters } = buildLlama(shape);
     this.#model = { language, parameters, layout: { frozen: new Set() }, dtype: "f32" };
+    this.#graph = accumulateGraph(this.#model, tokens, true);
     this.#batches = Array.from({ length: microBatches }, (_, index) =>
       randomBatch(1, tokens, shape.vocabulary, index + 1),
     );
@@ -80,9 +76,8 @@ class PipelineBench {
   cut(twoStageBackward: boolean): PipelineCut {
     const known = this.#cuts.get(twoStageBackward);
     if (known !== undefined) return known;
-    const graph = accumulateGraph(this.#model, tokens, true);
-    const partition = partitionBlocks(graph, this.stages, "uniform");
-    const cut = cutPipeline(graph, { partition, twoStageBackward, gradientName });
+    const partition = partitionBlocks(this.#graph, this.stages, "uniform");
+    const cut = cutPipeline(this.#graph, { partition, twoStageBackward, gradientName });
     this.#cuts.set(twoStageBackward, cut);
     return cut;
   }
@@ -102,34 +97,30 @@ class PipelineBench {
     const worlds = createLocalWorld(ranks, { timeoutSeconds: 120 });
     const table = scheduleTable(schedule, { ranks, microBatches, chunks: 1, twoStageBackward });
     const gradients = new Map<string, TensorData>();
-    const runners = await Promise.all(
-      worlds.map(async (world, rank) => {
-        const backend = backendOf(rank);
-        const bindings: Record<string, TensorData> = {};
-        for (const name of cut.stages[rank]!.parameters) {
-          const elements = maximumElements(this.#model.parameters.get(name)!.shape);
-          bindings[name] = fillWeights(backend.allocate("f32", elements));
-          bindings[gradientName(name)] = backend.allocate("f32", elements);
-          gradients.set(name, bindings[gradientName(name)]!);
-        }
-        return new PipelineRunner({
-          backend,
-          channels: await PipelineChannels.open(world, sharingRanks(cut, ranks)),
-          cut,
-          batches: wholeProgram(accumulateGraph(this.#model, tokens, true)),
-          evaluation: () => ({
-            cut: this.#evaluationCut(),
-            batches: wholeProgram(accumulateGraph(this.#model, tokens, true)),
-          }),
-          schedule: () => table,
-          chunks: 1,
-          compile: (graph) => backend.compile(graph),
-          bindings,
-          gradientName,
-          modelFlops: 0,
-        });
-      }),
-    );
+    const runners = worlds.map((world, rank) => {
+      const backend = backendOf(rank);
+      const bindings: Record<string, TensorData> = {};
+      for (const name of cut.stages[rank]!.parameters) {
+        const elements = maximumElements(this.#model.parameters.get(name)!.shape);
+        bindings[name] = fillWeights(backend.allocate("f32", elements));
+        bindings[gradientName(name)] = backend.allocate("f32", elements);
+        gradients.set(name, bindings[gradientName(name)]!);
+      }
+      return new PipelineRunner({
+        backend,
+        pipeline: world,
+        train: { cut, bind: wholeProgram(this.#graph).bind },
+        evaluation: () => {
+          throw new Error("nothing is evaluated here");
+        },
+        schedule: () => table,
+        chunks: 1,
+        compile: (graph) => backend.compile(graph),
+        bindings,
+        gradientName,
+        modelFlops: 0,
+      });
+    });
     const run = () =>
       Promise.all(runners.map((runner) => runner.run(this.#batches, 1 / (tokens * microBatches))));
     if (warm) await run();
@@ -179,11 +170,6 @@ class PipelineBench {
     }
     executable.dispose();
     return best;
-  }
-
-  #evaluationCut(): PipelineCut {
-    const graph = evaluationGraph(this.#model, tokens);
-    return cutPipeline(graph, { partition: partitionBlocks(graph, this.stages, "uniform"), gradientName });
   }
 }
 

@@ -1,6 +1,5 @@
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
-import type { LocalParameter } from "../parallel/local_parameter.ts";
 import { type BatchSizes, matchesAny, type TrainConfig } from "./config/index.ts";
 import { activationDType, recomputeSetting, zeroSettings } from "./engine_settings.ts";
 import { joinGrid } from "./grid_groups.ts";
@@ -17,7 +16,6 @@ export interface SplitModel {
   /** The rank with every group that its programs need. */
   readonly rank: Rank;
   readonly sharding?: ProgramSharding;
-  readonly locals?: readonly LocalParameter[];
   readonly createRunner?: (context: RunnerContext) => MicroBatchRunner;
 }
 
@@ -38,13 +36,13 @@ export async function splitModel(
   const split = { rank: joined, ...(sharding === undefined ? {} : { sharding }) };
   if (rank.mesh.sizes.pipeline === 1) return split;
   const { schedule, two_stage_backward: twoStageBackward, chunks = 2, partition } = config.pipeline;
-  const prepared = await preparePipeline({
+  const prepared = preparePipeline({
     rank: joined,
     settings: {
       schedule,
       twoStageBackward,
       chunks: schedule === "interleaved" ? chunks : 1,
-      partition: partition === "best" ? "balanced" : partition,
+      partition,
     },
     language,
     parameters,

@@ -10,8 +10,7 @@ import type { Backend } from "../../src/runtime/backend.ts";
 import { createLocalWorld } from "../../src/runtime/native/local_world.ts";
 import { createReferenceBackend } from "../../src/runtime/reference/backend.ts";
 import type { MicroBatchResult, TrainingBatch } from "../../src/train/micro_batches.ts";
-import { PipelineChannels } from "../../src/train/pipeline/channels.ts";
-import { PipelineRunner, sharingRanks } from "../../src/train/pipeline/runner.ts";
+import { PipelineRunner } from "../../src/train/pipeline/runner.ts";
 import {
   accumulateGraph,
   evaluationGraph,
@@ -132,7 +131,7 @@ export async function runPipeline(
   weight: number,
   setting: PipelineSetting,
 ): Promise<RankOutcome[]> {
-  const { ranks, chunks = 1, schedule, partition = "balanced", backend, dtype, ...rest } = setting;
+  const { ranks, chunks = 1, schedule, partition = "best", backend, dtype, ...rest } = setting;
   const tokens = tokensOf(batches);
   const graph = accumulateGraph(model, tokens, batches.length > 1);
   const split = partitionBlocks(graph, ranks * chunks, partition);
@@ -144,13 +143,12 @@ export async function runPipeline(
       const memory = memoryOf(model, dtype);
       const runner = new PipelineRunner({
         backend: own,
-        channels: await PipelineChannels.open(group, sharingRanks(cut, ranks)),
-        cut,
+        pipeline: group,
+        train: { cut, bind: wholeProgram(graph).bind },
         evaluation: () => {
-          const batches = wholeProgram(evaluationGraph(model, tokens));
-          return { cut: cutPipeline(batches.graph, { partition: split, gradientName }), batches };
+          const { graph: recorded, bind } = wholeProgram(evaluationGraph(model, tokens));
+          return { cut: cutPipeline(recorded, { partition: split, gradientName }), bind };
         },
-        batches: wholeProgram(graph),
         schedule: (microBatches) => schedule(ranks, microBatches),
         chunks,
         compile: (stage) => own.compile(stage),

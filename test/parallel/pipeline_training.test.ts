@@ -81,6 +81,16 @@ describe("a pipeline trains as one process does", () => {
       pipeline: { schedule: "zero_bubble" },
     });
   });
+
+  test.each([0, 1, 2, 3] as const)("beside data ranks, ZeRO stage %i", async (stage) => {
+    const zero = { stage };
+    await expectAsAlone({ mesh: { pipeline: 2, data: 2 }, accumulation: 2, tied: true, zero });
+  });
+
+  test("beside tensor ranks, and beside sequence ranks", async () => {
+    await expectAsAlone({ mesh: { pipeline: 2, tensor: 2 }, tied: true, kvHeads: 2 });
+    await expectAsAlone({ mesh: { pipeline: 2, sequence: 2 }, kvHeads: 2 });
+  });
 });
 
 describe("backward in two stages changes no bit", () => {

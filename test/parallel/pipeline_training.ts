@@ -12,6 +12,7 @@ import type { Trace } from "../../src/runtime/trace.ts";
 import { TrainingEngine } from "../../src/train/engine.ts";
 import { type PipelineSettings, preparePipeline } from "../../src/train/pipeline/prepare.ts";
 import { joinMesh } from "../../src/train/rank.ts";
+import { createSharding } from "../../src/train/sharding.ts";
 
 /** How a tiny Llama is trained on native ranks. */
 export interface PipelineTraining {
@@ -22,6 +23,8 @@ export interface PipelineTraining {
   readonly accumulation?: number;
   readonly layers?: number;
   readonly tied?: boolean;
+  /** Heads of keys and values; 1 by default. */
+  readonly kvHeads?: number;
   readonly frozen?: (name: string) => boolean;
   readonly recompute?: RecomputeSetting;
   readonly dtype?: DType;
@@ -44,8 +47,7 @@ const config = {
   model_type: "llama",
   hidden_size: 24,
   num_attention_heads: 2,
-  num_key_value_heads: 1,
-  intermediate_size: 41,
+  intermediate_size: 42,
   vocab_size: 50,
   max_position_embeddings: 64,
   rms_norm_eps: 1e-5,
@@ -78,7 +80,12 @@ async function trainOne(world: ProcessGroup, options: PipelineTraining): Promise
   const mesh = new Mesh(options.mesh, world.rank);
   const rank = await joinMesh(world, mesh);
   const space = ParameterSpace.create();
-  const sizes = { ...config, tie_word_embeddings: tied, num_hidden_layers: layers };
+  const sizes = {
+    ...config,
+    tie_word_embeddings: tied,
+    num_hidden_layers: layers,
+    num_key_value_heads: options.kvHeads ?? 1,
+  };
   const language = familyOf(sizes, "test").build(sizes, space, "test");
   const ranksOfBatch = mesh.sizes.data;
   const rows = rowsOfStep / (ranksOfBatch * accumulation);
@@ -92,14 +99,16 @@ async function trainOne(world: ProcessGroup, options: PipelineTraining): Promise
     accumulationSteps: accumulation,
     recompute: options.recompute ?? ({ mode: "none" } as const),
   };
-  const settings = { schedule: "1f1b", twoStageBackward: false, chunks: 1, partition: "balanced" } as const;
+  const settings = { schedule: "1f1b", twoStageBackward: false, chunks: 1, partition: "best" } as const;
+  const sharding = createSharding(space.table, language.sharding ?? [], mesh);
   const prepared =
     mesh.sizes.pipeline === 1
       ? {}
-      : await preparePipeline({
+      : preparePipeline({
           ...shape,
           rank,
           settings: { ...settings, ...options.pipeline },
+          sharding,
           trace: world.rank === 0 ? options.trace : undefined,
         });
   const engine = new TrainingEngine({

@@ -6,10 +6,10 @@ import { costOf } from "../../graph/rules/cost.ts";
 import { assignSlots, stageOfSlot } from "./slots.ts";
 
 /**
- * How blocks are dealt out to stages: so that the slowest stage is as fast as can be by the cost rules (`balanced`),
+ * How blocks are dealt out to stages: so that the slowest stage is as fast as can be by the cost rules (`best`),
  * as many blocks a stage (`uniform`), or as many parameters (`parameters`).
  */
-export const partitionMethods = ["balanced", "uniform", "parameters"] as const;
+export const partitionMethods = ["best", "uniform", "parameters"] as const;
 export type PartitionMethod = (typeof partitionMethods)[number];
 
 /** The blocks of each stage, in order: the stage of every numbered block of a graph. */
@@ -33,7 +33,7 @@ const operationsPerByte = 10;
 export function partitionBlocks(
   graph: Graph,
   stages: number,
-  method: PartitionMethod | readonly number[] = "balanced",
+  method: PartitionMethod | readonly number[] = "best",
 ): Partition {
   const blocks = blocksOf(graph);
   if (typeof method !== "string") return givenPartition(blocks, stages, method);

@@ -15,6 +15,7 @@ import {
   type ScheduleTable,
   stageOf,
 } from "../../parallel/pipeline/schedules.ts";
+import type { ProcessGroup } from "../../runtime/group.ts";
 import type { Trace } from "../../runtime/trace.ts";
 import { wholeModel } from "../layout.ts";
 import type { MicroBatchRunner } from "../micro_batches.ts";
@@ -22,9 +23,8 @@ import { accumulateGraph, evaluationGraph, gradientName, type TrainedModel } fro
 import type { Rank } from "../rank.ts";
 import { type ProgramSharding, wholeProgram } from "../sharding.ts";
 import type { RunnerContext } from "../single_program.ts";
-import { PipelineChannels } from "./channels.ts";
 import { pipelineRecomputation } from "./recompute.ts";
-import { PipelineRunner, sharingRanks } from "./runner.ts";
+import { PipelineRunner } from "./runner.ts";
 
 /** How a model is split into the stages of a pipeline, and in which order they run. */
 export interface PipelineSettings {
@@ -49,25 +49,24 @@ export interface PipelineSetup {
   readonly microBatchRows: number;
   readonly accumulationSteps: number;
   readonly recompute: RecomputeSetting;
-  /** How programs are split over the tensor and sequence axes; not at all by default. */
+  /** How programs are split over tensor and sequence axes. */
   readonly sharding?: ProgramSharding | undefined;
   readonly trace?: Trace | undefined;
 }
 
 /** What the engine of a pipeline's rank takes. */
 export interface PreparedPipeline {
-  /** The parameters of this rank's stages. */
-  readonly locals: readonly LocalParameter[];
+  /** As it was, with the parameters of this rank's stages alone. */
+  readonly sharding: ProgramSharding;
   readonly createRunner: (context: RunnerContext) => MicroBatchRunner;
 }
 
 /**
- * Cuts a training into the stages of a pipeline and joins its ranks. A collective: every rank of the pipeline calls
- * it alike.
+ * Cuts a training into the stages of a pipeline. Every rank of it does so alike.
  * @throws ConfigError where the model cannot be cut into so many stages, the schedule cannot deal out the
  * micro-batches, or no recomputation meets a memory budget.
  */
-export async function preparePipeline(setup: PipelineSetup): Promise<PreparedPipeline> {
+export function preparePipeline(setup: PipelineSetup): PreparedPipeline {
   const { rank, settings, language, parameters, dtype, isFrozen, accumulationSteps, trace } = setup;
   const { schedule, twoStageBackward, chunks, partition } = settings;
   const group = rank.groups.get("pipeline");
@@ -79,34 +78,32 @@ export async function preparePipeline(setup: PipelineSetup): Promise<PreparedPip
   const frozen = new Set([...parameters.keys()].filter(isFrozen));
   const model: TrainedModel = { language, parameters, layout: { frozen }, dtype };
   const recorded = accumulateGraph(model, setup.microBatchTokens, accumulationSteps > 1);
-  const local = shard(recorded);
-  const { graph } = local;
+  const { graph, bind } = shard(recorded);
   const split = partitionBlocks(graph, ranks * chunks, partition);
   // Zero bubble runs the halves of backward, whether it is asked for or not.
   const inHalves = table.actions.some((list) => list.some(({ kind }) => kind === "input_gradient"));
   const options = { partition: split, twoStageBackward: inHalves, gradientName };
   const recompute = pipelineRecomputation(graph, setup.recompute, options, memory, chunks);
   const cut = cutPipeline(graph, { ...options, recompute });
-  const channels = await PipelineChannels.open(group, sharingRanks(cut, ranks));
   const flops = modelFlops(recorded, {
     tokens: setup.microBatchTokens,
     offsets: setup.microBatchRows + 1,
   });
+  const locals = setup.sharding?.locals ?? wholeModel(parameters).locals;
   return {
-    locals: localsOfRank(setup.sharding?.locals ?? wholeModel(parameters).locals, cut, channels, chunks),
-    createRunner: ({ backend, tokens, bindings, passes, groups }) =>
+    sharding: { shard, locals: localsOfRank(locals, cut, group, chunks) },
+    createRunner: ({ backend, tokens, bindings, passes, groups, offload }) =>
       new PipelineRunner({
         backend,
-        channels,
-        cut,
+        pipeline: group,
+        train: { cut, bind },
         evaluation: () => {
-          const batches = shard(evaluationGraph(model, tokens));
-          return { cut: cutPipeline(batches.graph, { partition: split, gradientName }), batches };
+          const local = shard(evaluationGraph(model, tokens));
+          return { cut: cutPipeline(local.graph, { partition: split, gradientName }), bind: local.bind };
         },
-        batches: local,
         schedule: (microBatches) => tableFor(microBatches, table, inHalves),
         chunks,
-        compile: (stage) => backend.compile(stage, { passes, groups }),
+        compile: (stage) => backend.compile(stage, { passes, groups, ...offload }),
         bindings,
         gradientName,
         modelFlops: flops,
@@ -131,7 +128,7 @@ function tableFor(microBatches: number, table: ScheduleTable, inHalves: boolean)
 function localsOfRank(
   locals: readonly LocalParameter[],
   cut: PipelineCut,
-  { rank, ranks }: PipelineChannels,
+  { rank, size: ranks }: ProcessGroup,
   chunks: number,
 ): LocalParameter[] {
   const own = new Set(

@@ -1,4 +1,4 @@
-import type { TensorData } from "../../base/dtype.ts";
+import type { DType, TensorData } from "../../base/dtype.ts";
 import { maximumElements } from "../../base/shape.ts";
 import { type Graph, leavesOf } from "../../graph/graph.ts";
 import type { PipelineStage, StageProgram } from "../../parallel/pipeline/cut.ts";
@@ -18,7 +18,11 @@ interface CompiledProgram {
   readonly program: StageProgram;
   readonly executable: Executable;
   /** Leaves of a batch, by name, with how many elements they have at most. */
-  readonly batchLeaves: readonly { readonly name: string; readonly elements: number }[];
+  readonly batchLeaves: readonly {
+    readonly name: string;
+    readonly dtype: DType;
+    readonly elements: number;
+  }[];
   /** Programs with memory bound, by the buffers that they use. */
   readonly bound: Map<string, BoundExecutable>;
 }
@@ -45,18 +49,17 @@ export class StagePrograms {
   /**
    * @param stages this rank's stages, by chunk
    * @param compile makes an executable of a stage's graph
-   * @param batchLeaves the names of the leaves that change with the micro-batch
    */
   constructor(
     memory: ProgramMemory,
     stages: readonly PipelineStage[],
     compile: (graph: Graph) => Executable,
-    batchLeaves: readonly string[],
   ) {
     this.#memory = memory;
     this.#stages = stages;
     this.#programs = stages.map((stage) => {
       const programs: Partial<Record<Kind, CompiledProgram>> = {};
+      const held = new Set(stage.values.map(({ name }) => name));
       for (const kind of kinds) {
         const program = stage[kind];
         if (program === undefined) continue;
@@ -66,8 +69,8 @@ export class StagePrograms {
           executable: compile(program.graph),
           bound: new Map(),
           batchLeaves: leaves
-            .filter(({ name }) => batchLeaves.includes(name))
-            .map(({ name, shape }) => ({ name, elements: maximumElements(shape) })),
+            .filter(({ name, kind }) => kind === "input" && !held.has(name) && !(name in memory.bindings))
+            .map(({ name, shape, dtype }) => ({ name, dtype, elements: maximumElements(shape) })),
         };
       }
       return programs;
@@ -158,8 +161,8 @@ export class StagePrograms {
     if (known !== undefined) return known;
     const memory: Record<string, TensorData> = {};
     for (const { batchLeaves } of Object.values(this.#programs[chunk]!)) {
-      for (const { name, elements } of batchLeaves)
-        memory[name] ??= this.#memory.backend.allocate("i32", elements);
+      for (const { name, dtype, elements } of batchLeaves)
+        memory[name] ??= this.#memory.backend.allocate(dtype, elements);
     }
     this.#batches.set(key, memory);
     return memory;

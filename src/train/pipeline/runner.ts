@@ -1,29 +1,33 @@
 import type { TensorData } from "../../base/dtype.ts";
+import { ConfigError } from "../../base/errors.ts";
 import { elementCount, resolveShape } from "../../base/shape.ts";
 import type { Graph } from "../../graph/graph.ts";
 import type { PipelineCut, PipelineStage } from "../../parallel/pipeline/cut.ts";
 import { type Action, type ScheduleTable, stageOf } from "../../parallel/pipeline/schedules.ts";
 import type { Backend, Bindings, Executable, MemoryPlan, RunOptions } from "../../runtime/backend.ts";
+import type { ProcessGroup } from "../../runtime/group.ts";
 import type { Trace } from "../../runtime/trace.ts";
 import type { MicroBatchResult, MicroBatchRunner, TrainingBatch } from "../micro_batches.ts";
 import type { BoundBatch, LocalProgram } from "../sharding.ts";
 import type { BufferPlan } from "./buffers.ts";
-import type { Direction, PipelineChannels } from "./channels.ts";
+import { type Direction, PipelineChannels } from "./channels.ts";
 import { programOf, StagePrograms } from "./programs.ts";
 
-/** What programs bind of a micro-batch. */
-type BatchBinding = Pick<LocalProgram, "bind" | "batchLeaves">;
+/** A program over all stages, cut, and what its leaves take of a batch. */
+export interface CutProgram {
+  readonly cut: PipelineCut;
+  readonly bind: LocalProgram["bind"];
+}
 
 /** What a pipeline's runner works with. */
 export interface PipelineRunnerOptions {
   readonly backend: Backend;
-  readonly channels: PipelineChannels;
-  /** Loss and gradients as the programs of all stages. */
-  readonly cut: PipelineCut;
-  /** The loss alone, cut alike, and what its programs bind; asked for when something is evaluated. */
-  readonly evaluation: () => { readonly cut: PipelineCut; readonly batches: BatchBinding };
-  /** What the programs bind of a micro-batch. */
-  readonly batches: BatchBinding;
+  /** The ranks of the pipeline. Links between them are opened with the first run. */
+  readonly pipeline: ProcessGroup;
+  /** Loss and gradients. */
+  readonly train: CutProgram;
+  /** The loss alone, cut alike; asked for when something is evaluated. */
+  readonly evaluation: () => CutProgram;
   /** What every rank does with so many micro-batches. */
   readonly schedule: (microBatches: number) => ScheduleTable;
   /** Stages of each rank. */
@@ -39,6 +43,21 @@ export interface PipelineRunnerOptions {
   readonly trace?: Trace | undefined;
 }
 
+/** A program over all stages as this rank runs it. */
+interface OwnProgram {
+  readonly stages: readonly PipelineStage[];
+  readonly programs: StagePrograms;
+  readonly bind: LocalProgram["bind"];
+}
+
+/** One pass of a step's micro-batches through a rank's stages. */
+interface Pass extends OwnProgram {
+  readonly channels: PipelineChannels;
+  readonly table: ScheduleTable;
+  readonly plan: BufferPlan;
+  readonly batches: readonly BoundBatch[];
+}
+
 /** A message under way: the memory must stay as it is until it has left. */
 interface Departure {
   readonly place: number;
@@ -52,33 +71,28 @@ interface Departure {
 export class PipelineRunner implements MicroBatchRunner {
   readonly modelFlops: number;
   readonly #options: PipelineRunnerOptions;
-  readonly #stages: readonly PipelineStage[];
-  readonly #programs: StagePrograms;
+  readonly #train: OwnProgram;
   readonly #loss: TensorData;
   readonly #weight: TensorData;
   readonly #tables = new Map<number, ScheduleTable>();
   readonly #lane: number | undefined;
-  #evaluation:
-    | {
-        readonly stages: readonly PipelineStage[];
-        readonly programs: StagePrograms;
-        readonly batches: BatchBinding;
-      }
-    | undefined;
+  #channels: Promise<PipelineChannels> | undefined;
+  #evaluation: OwnProgram | undefined;
 
+  /** @throws ConfigError where a gradient that several ranks hold does not lie in memory. */
   constructor(options: PipelineRunnerOptions) {
-    const { backend, channels, cut, chunks, trace } = options;
+    const { backend, pipeline, trace } = options;
     this.#options = options;
     this.modelFlops = options.modelFlops;
     this.#loss = backend.allocate("f32", 1);
     this.#weight = backend.allocate("f32", 1);
-    this.#stages = ownStages(cut, channels, chunks);
-    this.#programs = this.#programsOf(this.#stages, options.batches);
-    this.#lane = trace?.addLane(`pipeline rank ${channels.rank}`);
+    this.#sharedGradients();
+    this.#train = this.#own(options.train);
+    this.#lane = trace?.addLane(`pipeline rank ${pipeline.rank}`);
   }
 
   get memory(): MemoryPlan {
-    return this.#programs.memory;
+    return this.#train.programs.memory;
   }
 
   async run(
@@ -90,26 +104,16 @@ export class PipelineRunner implements MicroBatchRunner {
     const count = batches.length;
     const table = this.#tables.get(count) ?? this.#options.schedule(count);
     this.#tables.set(count, table);
-    const result = await this.#execute(
-      table,
-      this.#stages,
-      this.#programs,
-      batches.map(this.#options.batches.bind),
-      options,
-    );
-    await this.#sumShared();
+    const result = await this.#execute(table, this.#train, batches, options);
+    const channels = await this.#open();
+    for (const { members, label, gradients } of this.#sharedGradients())
+      await channels.sum(members, gradients, label);
     return result;
   }
 
   async evaluate(batch: TrainingBatch): Promise<number> {
-    if (this.#evaluation === undefined) {
-      const { channels, chunks } = this.#options;
-      const { cut, batches } = this.#options.evaluation();
-      const stages = ownStages(cut, channels, chunks);
-      this.#evaluation = { stages, programs: this.#programsOf(stages, batches), batches };
-    }
-    const { stages, programs, batches } = this.#evaluation;
-    const { loss } = await this.#execute(this.#forwardOnly(), stages, programs, [batches.bind(batch)], {});
+    this.#evaluation ??= this.#own(this.#options.evaluation());
+    const { loss } = await this.#execute(this.#forwardOnly(), this.#evaluation, [batch], {});
     return loss;
   }
 
@@ -119,31 +123,43 @@ export class PipelineRunner implements MicroBatchRunner {
   }
 
   weightsChanged(): void {
-    this.#programs.invalidateParameters();
+    this.#train.programs.invalidateParameters();
     this.#evaluation?.programs.invalidateParameters();
   }
 
   dispose(): void {
-    this.#programs.dispose();
+    this.#train.programs.dispose();
     this.releaseEvaluation();
-    this.#options.channels.close();
+    // Links that never opened have nothing to close.
+    this.#channels?.then(
+      (channels) => channels.close(),
+      () => {},
+    );
   }
 
-  #programsOf(stages: readonly PipelineStage[], batches: BatchBinding): StagePrograms {
-    const { backend, compile, bindings } = this.#options;
+  #own({ cut, bind }: CutProgram): OwnProgram {
+    const { backend, compile, bindings, pipeline, chunks } = this.#options;
+    const { rank, size: ranks } = pipeline;
+    const stages = Array.from({ length: chunks }, (_, chunk) => cut.stages[stageOf({ ranks }, rank, chunk)]!);
     const memory = { backend, bindings: { ...bindings, loss: this.#loss, weight: this.#weight } };
-    return new StagePrograms(memory, stages, compile, batches.batchLeaves);
+    return { stages, bind, programs: new StagePrograms(memory, stages, compile) };
+  }
+
+  #open(): Promise<PipelineChannels> {
+    const { pipeline, train } = this.#options;
+    this.#channels ??= PipelineChannels.open(pipeline, sharingRanks(train.cut, pipeline.size));
+    return this.#channels;
   }
 
   #forwardOnly(): ScheduleTable {
-    const { channels, chunks } = this.#options;
+    const known = this.#tables.get(0);
+    if (known !== undefined) return known;
+    const { pipeline, chunks } = this.#options;
+    const { size: ranks } = pipeline;
     const list = Array.from(
       { length: chunks },
       (_, chunk): Action => ({ kind: "forward", chunk, microBatch: 0 }),
     );
-    const known = this.#tables.get(0);
-    if (known !== undefined) return known;
-    const ranks = channels.ranks;
     const table = { ranks, chunks, microBatches: 1, actions: Array.from({ length: ranks }, () => list) };
     this.#tables.set(0, table);
     return table;
@@ -151,20 +167,22 @@ export class PipelineRunner implements MicroBatchRunner {
 
   async #execute(
     table: ScheduleTable,
-    stages: readonly PipelineStage[],
-    programs: StagePrograms,
-    batches: readonly BoundBatch[],
+    program: OwnProgram,
+    given: readonly TrainingBatch[],
     options: RunOptions,
   ): Promise<MicroBatchResult> {
-    const { channels, trace } = this.#options;
+    const channels = await this.#open();
+    const { programs, bind } = program;
     const actions = table.actions[channels.rank]!;
     const plan = programs.plan(table, channels.rank);
+    const batches = given.map((batch) => bind(batch));
+    const pass: Pass = { ...program, channels, table, plan, batches };
     const arrivals: Promise<void>[] = [];
     const departures: Departure[] = [];
     const expect = (place: number): void => {
       const action = actions[place];
       if (action === undefined) return;
-      const arrival = this.#receive(action, stages, programs, plan, batches);
+      const arrival = transfer("receive", action, pass);
       // An error is raised where the message is waited for.
       arrival.catch(() => {});
       arrivals[place] = arrival;
@@ -174,23 +192,19 @@ export class PipelineRunner implements MicroBatchRunner {
     expect(0);
     for (const [place, action] of actions.entries()) {
       const { kind, chunk, microBatch } = action;
-      const batch = batches[microBatch]!;
-      if (kind === "forward") programs.loadBatch(chunk, plan.batchOf(chunk, microBatch), batch.leaves);
+      const { leaves, symbols } = batches[microBatch]!;
+      if (kind === "forward") programs.loadBatch(chunk, plan.batchOf(chunk, microBatch), leaves);
       // What left two actions ago may be written over from here on.
       while (departures[0] !== undefined && departures[0].place < place - 1) await departures.shift()!.sent;
       expect(place + 1);
       await arrivals[place];
-      const started = trace?.now() ?? 0;
       const bound = programs.bound(plan, chunk, programOf(kind), microBatch);
       this.#loss[0] = 0;
-      if (bound !== undefined) kernelSeconds += (await bound.run(batch.symbols, options)).kernelSeconds;
+      const started = this.#options.trace?.now() ?? 0;
+      if (bound !== undefined) kernelSeconds += (await bound.run(symbols, options)).kernelSeconds;
+      this.#record(action, stageOf(table, channels.rank, chunk), started);
       loss += this.#loss[0]!;
-      if (trace !== undefined && this.#lane !== undefined) {
-        const stage = stageOf(table, channels.rank, chunk);
-        const name = `${kind.replaceAll("_", " ")} ${microBatch}`;
-        trace.span(this.#lane, name, "pipeline", started, trace.now(), { stage });
-      }
-      const sent = this.#send(action, stages, programs, plan, batch);
+      const sent = transfer("send", action, pass);
       sent.catch(() => {});
       departures.push({ place, sent });
     }
@@ -198,84 +212,67 @@ export class PipelineRunner implements MicroBatchRunner {
     return { loss, kernelSeconds };
   }
 
-  /** Receives what an action waits for. */
-  async #receive(
-    action: Action,
-    stages: readonly PipelineStage[],
-    programs: StagePrograms,
-    plan: BufferPlan,
-    batches: readonly BoundBatch[],
-  ): Promise<void> {
-    const { kind, chunk, microBatch } = action;
-    if (kind === "weight_gradient") return;
-    const direction: Direction = kind === "forward" ? "forward" : "backward";
-    const names = kind === "forward" ? stages[chunk]!.fromPrevious : stages[chunk]!.fromNext;
-    await this.#transfer(
-      "receive",
-      direction,
-      names,
-      { chunk, microBatch, stages, programs, plan },
-      batches[microBatch]!,
+  #record({ kind, microBatch }: Action, stage: number, started: number): void {
+    const { trace } = this.#options;
+    if (trace === undefined || this.#lane === undefined) return;
+    const name = `${kind.replaceAll("_", " ")} ${microBatch}`;
+    trace.span(this.#lane, name, "pipeline", started, trace.now(), { stage });
+  }
+
+  /** The gradients that this rank holds with others, by the ranks that they are summed over. */
+  #sharedGradients(): { members: readonly number[]; label: string; gradients: TensorData[] }[] {
+    const { train, pipeline, bindings, gradientName } = this.#options;
+    const { cut } = train;
+    const made = new Set(
+      cut.stages.flatMap(({ forward, backward, weightGradient }) =>
+        [forward, backward, weightGradient].flatMap((program) =>
+          (program?.graph.outputs ?? []).flatMap(({ target }) => target?.node.attributes.name ?? []),
+        ),
+      ),
     );
-  }
-
-  /** Sends what an action made for its neighbour. */
-  async #send(
-    action: Action,
-    stages: readonly PipelineStage[],
-    programs: StagePrograms,
-    plan: BufferPlan,
-    batch: BoundBatch,
-  ): Promise<void> {
-    const { kind, chunk, microBatch } = action;
-    if (kind === "weight_gradient") return;
-    const direction: Direction = kind === "forward" ? "forward" : "backward";
-    const names = kind === "forward" ? stages[chunk]!.toNext : stages[chunk]!.toPrevious;
-    await this.#transfer("send", direction, names, { chunk, microBatch, stages, programs, plan }, batch);
-  }
-
-  async #transfer(
-    verb: "send" | "receive",
-    direction: Direction,
-    names: readonly string[],
-    at: {
-      readonly chunk: number;
-      readonly microBatch: number;
-      readonly stages: readonly PipelineStage[];
-      readonly programs: StagePrograms;
-      readonly plan: BufferPlan;
-    },
-    batch: BoundBatch,
-  ): Promise<void> {
-    if (names.length === 0) return;
-    const { chunk, microBatch, stages, programs, plan } = at;
-    const { symbols } = batch;
-    const tensors = names.map((name) => {
-      const { type } = stages[chunk]!.values.find((value) => value.name === name)!;
-      const elements = elementCount(resolveShape(type.shape, symbols));
-      return programs.buffer(chunk, name, plan.bufferOf(chunk, microBatch, name)).subarray(0, elements);
-    });
-    const what = direction === "forward" ? "activations" : "gradients of activations";
-    await this.#options.channels[verb](direction, tensors, `${what} of micro-batch ${microBatch}`);
-  }
-
-  /** Adds up the gradients of parameters that several ranks hold. */
-  async #sumShared(): Promise<void> {
-    const { cut, channels, bindings, gradientName } = this.#options;
-    for (const members of sharingRanks(cut, channels.ranks)) {
-      if (!members.includes(channels.rank)) continue;
+    const sets = sharingRanks(cut, pipeline.size).filter((members) => members.includes(pipeline.rank));
+    return sets.flatMap((members) => {
       const names = [...cut.shared.keys()].filter(
-        (name) => ranksOf(cut, name, channels.ranks).join() === members.join(),
+        (name) => made.has(gradientName(name)) && ranksOf(cut, name, pipeline.size).join() === members.join(),
       );
-      const gradients = names.flatMap((name) => bindings[gradientName(name)] ?? []);
-      if (gradients.length > 0) await channels.sum(members, gradients, `gradients of ${names.join(", ")}`);
-    }
+      if (names.length === 0) return [];
+      const gradients = names.map((name) => bindings[gradientName(name)] ?? refuseAway(name));
+      return [{ members, label: `gradients of ${names.join(", ")}`, gradients }];
+    });
   }
 }
 
-function ownStages(cut: PipelineCut, channels: PipelineChannels, chunks: number): PipelineStage[] {
-  const { rank, ranks } = channels;
-  return Array.from({ length: chunks }, (_, chunk) => cut.stages[stageOf({ ranks }, rank, chunk)]!);
+/** Receives what an action waits for, or sends what it made. */
+async function transfer(verb: "send" | "receive", action: Action, pass: Pass): Promise<void> {
+  const { kind, chunk, microBatch } = action;
+  if (kind === "weight_gradient") return;
+  const direction: Direction = kind === "forward" ? "forward" : "backward";
+  const stage = pass.stages[chunk]!;
+  const incoming = direction === "forward" ? stage.fromPrevious : stage.fromNext;
+  const outgoing = direction === "forward" ? stage.toNext : stage.toPrevious;
+  const names = verb === "receive" ? incoming : outgoing;
+  if (names.length === 0) return;
+  const { symbols } = pass.batches[microBatch]!;
+  const tensors = names.map((name) => {
+    const { type } = stage.values.find((value) => value.name === name)!;
+    const elements = elementCount(resolveShape(type.shape, symbols));
+    const buffer = pass.plan.bufferOf(chunk, microBatch, name);
+    return pass.programs.buffer(chunk, name, buffer).subarray(0, elements);
+  });
+  const what = direction === "forward" ? "activations" : "gradients of activations";
+  await pass.channels[verb](direction, tensors, `${what} of micro-batch ${microBatch}`);
+}
+
+function refuseAway(name: string): never {
+  throw new ConfigError(
+    "pipeline_offload",
+    "a parameter that several stages share has its gradient on disk",
+    {
+      where: "zero_optimization.offload_optimizer",
+      received: name,
+      hint: "leave gradients in memory, untie the embedding, or remove parallel.pipeline",
+    },
+  );
 }
 
 /** The ranks that hold a shared parameter, ascending. */
