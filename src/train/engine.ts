@@ -125,6 +125,8 @@ export class TrainingEngine {
   readonly #update: Executable;
   readonly #squared: readonly SquaredStretch[];
   #updates = 0;
+  /** Awaited before parameters and states change: for what still reads them. */
+  beforeUpdate: (() => Promise<void>) | undefined;
   #copied = false;
 
   constructor(options: EngineOptions) {
@@ -190,6 +192,11 @@ export class TrainingEngine {
   /** What the training program needs beside the buffers. */
   get memory(): MemoryPlan {
     return this.#runner.memory;
+  }
+
+  /** Whether parameters or states lie on disk. */
+  get hasStatesOnDisk(): boolean {
+    return this.#states.store !== undefined;
   }
 
   /** Bytes of this rank's buffers, padding included. */
@@ -531,6 +538,7 @@ export class TrainingEngine {
       const context = { ...settings, update: this.#updates + 1, decay, gradientScale: clip / scale };
       bindings[`hyper ${group}`] = Float32Array.from(optimizer.hyper(context));
     }
+    await this.beforeUpdate?.();
     const { kernelSeconds } = await this.#update.run(bindings);
     this.#updates++;
     this.weightsChanged();

@@ -96,6 +96,7 @@ export function recomputeSetting(config: TrainConfig): RecomputeSetting {
   switch (mode) {
     case "none":
     case "sqrt":
+    case "keep_attention":
       return { mode };
     case "every_block":
       return { mode: "every_k", every: 1 };

@@ -50,6 +50,11 @@ const cases: [string, Partial<MeshSizes>, TinyTraining][] = [
     { context: plan("usp", 4, { heads: 2 }), zero: { stage: 3 } },
   ],
   [
+    "usp with recomputation of all but attention",
+    { sequence: 4 },
+    { context: plan("usp", 4, { heads: 2 }), recompute: { mode: "keep_attention" } },
+  ],
+  [
     "striped with recomputation",
     { sequence: 2 },
     { context: plan("striped", 2), recompute: { mode: "every_k", every: 1 } },

@@ -39,6 +39,7 @@ export interface TinyTraining {
   /** How attention meets the tokens of other ranks of the sequence axis. */
   readonly context?: ContextPlan;
   readonly offload?: OffloadSettings;
+  readonly learningRate?: number;
   /** Keys of the model's config that differ. */
   readonly model?: Readonly<Record<string, unknown>>;
 }
@@ -143,7 +144,7 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
       const start = (data * accumulation + index) * rows;
       return packSequences(sequences.slice(start, start + rows), language.facts);
     });
-    const result = await engine.step(batches, { learningRate: 0.01 });
+    const result = await engine.step(batches, { learningRate: options.learningRate ?? 0.01 });
     losses.push(result.loss);
     norms.push(result.gradientNorm);
     skipped.push(result.skipped);

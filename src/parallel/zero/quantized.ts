@@ -2,8 +2,8 @@ import { add, reduce, reshape, subtract } from "../../graph/build.ts";
 import { type AnyNode, createNode, type dtypeOf, type Node, shapeOf, type Value } from "../../graph/graph.ts";
 import type { BlockFormat, RankGroup } from "../../graph/ops.ts";
 
-/** How parameters are sent: a scale costs a sixty-fourth of the bytes. */
-export const weightFormat: BlockFormat = { bits: 8, block: 256 };
+/** How parameters are sent: scales are a sixteenth of the bytes. */
+export const weightFormat: BlockFormat = { bits: 8, block: 64 };
 /** How gradients are sent: blocks small enough that few elements vanish beside a large one. */
 export const gradientFormat: BlockFormat = { bits: 4, block: 128 };
 

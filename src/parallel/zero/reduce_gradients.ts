@@ -106,7 +106,10 @@ export function reduceGradients(graph: Graph, reduction: GradientReduction): Gra
   const replaced = new Set(gradients.flatMap(({ outputs }) => outputs));
   return {
     ...graph,
-    nodes: graph.nodes.flatMap((node, index) => [targets.get(node) ?? node, ...(inserted.get(index) ?? [])]),
+    nodes: [
+      ...leaves,
+      ...graph.nodes.flatMap((node, index) => [targets.get(node) ?? node, ...(inserted.get(index) ?? [])]),
+    ],
     outputs: [
       ...graph.outputs.flatMap((output) => {
         const kept = reduced.get(output) ?? (replaced.has(output) ? undefined : output);
