@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { randomGraphs } from "../../../test/support/random_graph.ts";
 import { bytesPerElement } from "../../base/dtype.ts";
 import { maximumElements } from "../../base/shape.ts";
-import { add, leaf, unary } from "../../graph/build.ts";
+import { add, cast, leaf, unary } from "../../graph/build.ts";
 import { apply, buildGraph, type Graph, type GraphOutput, type Value } from "../../graph/graph.ts";
 import { describeProgram } from "../compile.ts";
 import { planProgram } from "./plan.ts";
@@ -87,6 +87,15 @@ test("reductions of a group hold twice the largest operand at most", () => {
     ...["start 0", "start 1", "start 2", "start 3"],
     ...["wait 0", "start 4", "wait 1", "wait 2", "wait 3", "start 5", "wait 4", "wait 5"],
   ]);
+});
+
+test("what is prepared once holds no gather back", () => {
+  const outputs = [16, 16, 16, 16].map((size, index): GraphOutput => {
+    const part = cast(leaf(`p${index}`, "parameter", [size], "f32"), "bf16");
+    return { name: `w${index}`, value: apply("all_gather", [part], { group, dimension: 0 }) };
+  });
+  const kinds = planProgram(buildGraph("g", outputs)).steps.map(({ kind }) => kind);
+  expect(kinds).toEqual([...new Array(4).fill("start"), ...new Array(4).fill("wait")]);
 });
 
 test("collectives of a single rank take no step", () => {
