@@ -30,6 +30,7 @@ import {
   gradientName,
   type TrainedModel,
 } from "../../src/train/programs.ts";
+import { wholeProgram } from "../../src/train/sharding.ts";
 import { buildLlama, randomBatch } from "../harness/llama.ts";
 import { playedBackend } from "./played_backend.ts";
 
@@ -115,7 +116,11 @@ class PipelineBench {
           backend,
           channels: await PipelineChannels.open(world, sharingRanks(cut, ranks)),
           cut,
-          evaluationCut: () => this.#evaluationCut(),
+          batches: wholeProgram(accumulateGraph(this.#model, tokens, true)),
+          evaluation: () => ({
+            cut: this.#evaluationCut(),
+            batches: wholeProgram(accumulateGraph(this.#model, tokens, true)),
+          }),
           schedule: () => table,
           chunks: 1,
           compile: (graph) => backend.compile(graph),

@@ -6,6 +6,7 @@ import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
+import type { LocalParameter } from "../parallel/local_parameter.ts";
 import {
   isFirstReplica,
   isShared,
@@ -71,6 +72,8 @@ export interface EngineOptions {
   readonly zero?: ZeroSettings;
   /** How programs are split over the tensor and sequence axes; as the model says by default. */
   readonly sharding?: ProgramSharding;
+  /** What this rank holds of the parameters; what `sharding` leaves it by default. */
+  readonly locals?: readonly LocalParameter[];
   /** What of the states lies on disk; nothing by default. */
   readonly offload?: OffloadSettings;
   /** What runs micro-batches; one program forward and backward by default. */
@@ -137,7 +140,7 @@ export class TrainingEngine {
     const { offload } = options;
     const sharding =
       options.sharding ?? (rank && createSharding(parameters, language.sharding ?? [], rank.mesh));
-    this.#split = { ...whole, locals: sharding?.locals ?? whole.locals };
+    this.#split = { ...whole, locals: options.locals ?? sharding?.locals ?? whole.locals };
     this.layout = layOutParameters(parameters, options.decays, options.isFrozen, this.#split, {
       ...(offload === undefined ? {} : { alignment: tieredAlignment, longestSweep: offload.subGroup }),
     });
