@@ -63,6 +63,8 @@ export function draftSteps(
 
 class Drafter {
   readonly drafts: Draft[] = [];
+  /** The nodes of these steps: what others make is there before and after. */
+  readonly #made: ReadonlySet<Node>;
   readonly #accumulated = new Set<Node>();
   /** The leaf whose memory a value is written to directly, by the key of its root. */
   readonly #direct = new Map<string, string>();
@@ -76,10 +78,11 @@ class Drafter {
   #tickets = 0;
 
   constructor(nodes: readonly AnyNode[], routes: readonly OutputRoute[]) {
+    this.#made = new Set(nodes);
     for (const node of nodes) {
       if (!isCollectiveNode(node)) continue;
       const { axes } = node.attributes.group;
-      this.#largest.set(axes, Math.max(this.#largest.get(axes) ?? 0, operandBytes(node)));
+      this.#largest.set(axes, Math.max(this.#largest.get(axes) ?? 0, this.#operandBytes(node)));
     }
     for (const route of routes) {
       const { output } = route;
@@ -108,7 +111,7 @@ class Drafter {
       return;
     }
     const group = node.attributes.group.axes;
-    const bytes = operandBytes(node);
+    const bytes = this.#operandBytes(node);
     this.#makeRoom(group, bytes);
     const ticket = this.#tickets++;
     const start: Draft = { kind: "start", node, reads: node.inputs, writes, accumulate: false, ticket };
@@ -156,6 +159,14 @@ class Drafter {
     for (const store of stores) this.#add(store);
   }
 
+  /** Bytes that the operands of a collective hold in a run, beside what the caller and the program hold anyway. */
+  #operandBytes(node: AnyNode): number {
+    const roots = new Map(node.inputs.map((input) => [keyOf(rootOf(input)), rootOf(input)]));
+    return [...roots.values()]
+      .filter((root) => this.#made.has(root.node))
+      .reduce((sum, root) => sum + bytesOf(root), 0);
+  }
+
   #makeRoom(group: string, bytes: number): void {
     const limit = heldOperands * this.#largest.get(group)!;
     for (;;) {
@@ -176,14 +187,6 @@ class Drafter {
 /** Whether a node with a step is a collective. */
 function isCollectiveNode(node: AnyNode): node is CollectiveNode {
   return isCollective(node.op);
-}
-
-/** Bytes that the operands of a collective hold in a run, beside what the caller and the program hold anyway. */
-function operandBytes(node: AnyNode): number {
-  const roots = new Map(node.inputs.map((input) => [keyOf(rootOf(input)), rootOf(input)]));
-  return [...roots.values()]
-    .filter((root) => hasStep(root.node))
-    .reduce((sum, root) => sum + bytesOf(root), 0);
 }
 
 function storeOf(output: GraphOutput): Draft {
