@@ -152,6 +152,11 @@ describe("reductions", () => {
     }
   });
 
+  test("without overlap a sum is read where it was started", () => {
+    const graph = partition({ stage: 2, reduceBucket: 1, overlap: false });
+    for (const { place, read } of collectivesOf(graph)) expect(read).toBe(place + 1);
+  });
+
   test("runs of ranks sum among themselves, then with the other runs", () => {
     const sums = collectivesOf(partition({ stage: 3, shardSize: 2, reduceBucket: 1e9 })).filter(
       ({ op }) => op !== "all_gather",

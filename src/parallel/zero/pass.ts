@@ -35,6 +35,7 @@ export function partitionStates(leaves: PartitionedLeaves, settings: ZeroSetting
       return reduceGradients(gathered, {
         parameterOf: leaves.gradientOf,
         bucket: size(settings.reduceBucket),
+        overlap: settings.overlap,
         residualOf: settings.quantizedGradients === true ? residualName : undefined,
       });
     },

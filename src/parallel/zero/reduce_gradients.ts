@@ -19,6 +19,8 @@ export interface GradientReduction {
   readonly parameterOf: (leaf: string) => PartitionedParameter | undefined;
   /** Elements that one collective sums: it starts as soon as so many are there. */
   readonly bucket: number;
+  /** Whether a sum may run beside the kernels after it; otherwise it is waited for at once. */
+  readonly overlap: boolean;
   /** The leaf of what a gradient, given by its leaf, did not send; undefined where nothing is lost. */
   readonly residualOf: ((leaf: string) => string) | undefined;
 }
@@ -90,6 +92,8 @@ export function reduceGradients(graph: Graph, reduction: GradientReduction): Gra
       } else if (share === "part") collective(createNode("reduce_scatter", sums, { group, dimension: 0 }));
       else if (group.size > 1) collective(createNode("all_reduce", sums, { group }));
       if (replicas !== undefined) collective(createNode("all_reduce", sums, { group: replicas }));
+      // A reader of its own makes the program wait.
+      if (!reduction.overlap) sums = sums.map((sum) => record(copyOf(sum)));
       bucket.forEach(({ outputs, parameter }, index) => {
         const output = outputs[0]!;
         const target = output.target!;
@@ -155,6 +159,11 @@ function bucketsOf(gradients: readonly LocalGradient[], size: number): LocalGrad
     open.delete(key);
   }
   return [...full, ...open.values()];
+}
+
+function copyOf(value: Value): Value {
+  const sizes = shapeOf(value);
+  return apply("slice", [value], { starts: sizes.map(() => 0), sizes });
 }
 
 /** The sum of a gradient's terms, f32; flattened and padded where each rank keeps its part. */

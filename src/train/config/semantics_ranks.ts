@@ -65,12 +65,6 @@ function checkPartitioning({ zero_optimization: zero }: TrainConfig, report: Rep
       { expected: "zero_optimization.stage: 2 or 3", received: `stage ${zero.stage}` },
     );
   }
-  if (zero.mics_hierarchical_params_gather && zero.mics_shard_size <= 0) {
-    report(
-      ["zero_optimization.mics_hierarchical_params_gather", "zero_optimization.mics_shard_size"],
-      "a hierarchical gather needs zero_optimization.mics_shard_size",
-    );
-  }
   if (zero.mics_shard_size > 0 && zero.zero_hpz_partition_size > 1) {
     report(
       ["zero_optimization.zero_hpz_partition_size", "zero_optimization.mics_shard_size"],

@@ -65,6 +65,7 @@ export const unavailableValues: Readonly<Record<string, readonly unknown[]>> = {
   "zero_optimization.reduce_scatter": [false],
   "zero_optimization.allgather_partitions": [false],
   "zero_optimization.contiguous_gradients": [false],
+  "zero_optimization.mics_hierarchical_params_gather": [true],
   "fp16.auto_cast": [true],
   "activation_checkpointing.contiguous_memory_optimization": [true],
   "activation_checkpointing.synchronize_checkpoint_boundary": [true],

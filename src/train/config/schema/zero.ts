@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { byteSize, count, integer, ratio, text } from "./fields.ts";
+import { byteSize, count, integer, off, ratio, text } from "./fields.ts";
 
 const device = (what: string) =>
   z
@@ -140,10 +140,9 @@ export const zeroSchema = z
       .describe(
         "Ranks that share one copy of the states, at stage 3 (MiCS, arXiv 2205.00119); -1: all of them.",
       ),
-    mics_hierarchical_params_gather: z
-      .boolean()
-      .default(false)
-      .describe("Gather within and across nodes in two steps, with `mics_shard_size`."),
+    mics_hierarchical_params_gather: off().describe(
+      "DeepSpeed's gather in two steps, across nodes and within them; not available in this version.",
+    ),
     offload_optimizer: offloadOptimizerSchema,
     offload_param: offloadParameterSchema,
     chunk_manager: z
