@@ -9,7 +9,7 @@ const execute = promisify(execFile);
  * @throws with the script's own words where it fails.
  */
 export async function runChild(
-  script: "cli" | "attention_length",
+  script: "cli" | "attention_length" | "offload",
   parameters: readonly string[],
   folder?: string,
 ): Promise<string> {

@@ -6,6 +6,7 @@ import { adam } from "../../src/optim/optimizer.ts";
 import type { Backend } from "../../src/runtime/backend.ts";
 import { TrainingEngine } from "../../src/train/engine.ts";
 import type { TrainingBatch } from "../../src/train/micro_batches.ts";
+import type { OffloadSettings } from "../../src/train/offload/settings.ts";
 import type { FloatDType } from "./tensors.ts";
 
 /** The sizes of a Llama whose heads are 64 wide, with an output projection of its own. */
@@ -81,11 +82,14 @@ export interface TrainingCase {
   readonly rows: number;
   readonly length: number;
   readonly recompute?: RecomputeSetting;
+  /** Micro-batches of a step; 1 by default. */
+  readonly accumulation?: number;
+  readonly offload?: OffloadSettings;
 }
 
 /** An engine with initialised weights: AdamW and clipping as the PyTorch peer has them. */
 export async function startTraining(backend: Backend, training: TrainingCase): Promise<TrainingEngine> {
-  const { shape, dtype, rows, length, recompute = { mode: "none" } } = training;
+  const { shape, dtype, rows, length, recompute = { mode: "none" }, accumulation = 1, offload } = training;
   const { language, parameters } = buildLlama(shape);
   const engine = new TrainingEngine({
     backend,
@@ -95,12 +99,13 @@ export async function startTraining(backend: Backend, training: TrainingCase): P
     optimizer: adam({ betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1 }, true),
     microBatchTokens: rows * length,
     microBatchRows: rows,
-    accumulationSteps: 1,
+    accumulationSteps: accumulation,
     gradientClipping: 1,
     // The peer decays every parameter.
     decays: () => true,
     isFrozen: () => false,
     recompute,
+    ...(offload === undefined ? {} : { offload }),
   });
   await engine.initialize(3);
   return engine;

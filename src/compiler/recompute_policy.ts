@@ -7,6 +7,8 @@ export type RecomputeSetting =
   | { readonly mode: "none" }
   /** Of every run of `every` blocks only the input is kept. */
   | { readonly mode: "every_k"; readonly every: number }
+  /** Of every block its input and the results of its attention are kept. */
+  | { readonly mode: "keep_attention" }
   /** Runs of about the square root of the number of blocks. */
   | { readonly mode: "sqrt" }
   /** The least extra work that keeps the program's memory within `bytes`. */
@@ -59,6 +61,8 @@ export function chooseRecomputePolicy(
       return undefined;
     case "every_k":
       return { segments: inRuns(blocks, setting.every), cheap: [] };
+    case "keep_attention":
+      return { segments: inRuns(blocks, 1), cheap: [], keepsAttention: true };
     case "sqrt":
       return { segments: inRuns(blocks, Math.max(1, Math.round(Math.sqrt(blocks.length)))), cheap: [] };
     case "budget":

@@ -7,3 +7,4 @@ export {
 export { Embedding, GatedMlp, LayerNorm, Linear, LinearTransposed, RmsNorm } from "./layers.ts";
 export { type Initializer, type Parameter, ParameterSpace, type ParameterTable } from "./parameters.ts";
 export { type RopeScaling, rotaryFrequencies, rotaryTable } from "./rotary.ts";
+export { dynamicSwitch, replicate, shard, split } from "./sharding.ts";

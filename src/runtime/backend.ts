@@ -57,6 +57,8 @@ export interface RunStatistics {
   readonly seconds: number;
   /** Seconds inside kernels; the rest is the interpreter's. */
   readonly kernelSeconds: number;
+  /** Seconds in which nothing ran because collectives had not ended; absent where there is no such thing. */
+  readonly waitSeconds?: number;
 }
 
 /** Memory by the name of the leaf or output it is bound to. */

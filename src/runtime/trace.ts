@@ -4,6 +4,7 @@ import { writeFileSync } from "node:fs";
 interface Span {
   readonly name: string;
   readonly category: string;
+  readonly process: number;
   readonly lane: number;
   readonly start: number;
   readonly end: number;
@@ -19,23 +20,52 @@ const laneNames: Record<keyof typeof lanes, string> = {
   host: "TypeScript",
 };
 
+/** What the parts of a trace have in common. */
+class Timeline {
+  readonly spans: Span[] = [];
+  /** The names of the lanes, by the number of their process. */
+  readonly lanes = new Map<number, string[]>();
+  readonly began = performance.now() / 1000;
+}
+
+/** Processes of a timeline: 1 is what belongs to no rank. */
+const firstRank = 2;
+
 /**
  * Collects what ran when, and writes it in the Trace Event Format that Perfetto (ui.perfetto.dev) and
  * chrome://tracing open.
  */
 export class Trace {
-  readonly #spans: Span[] = [];
-  readonly #laneNames: string[] = Object.values(laneNames);
-  readonly #began = performance.now() / 1000;
+  readonly #timeline: Timeline;
+  readonly #process: number;
+  readonly #laneNames: string[];
+
+  constructor(timeline: Timeline = new Timeline(), process = firstRank - 1) {
+    this.#timeline = timeline;
+    this.#process = process;
+    this.#laneNames = timeline.lanes.get(process) ?? Object.values(laneNames);
+    timeline.lanes.set(process, this.#laneNames);
+  }
+
+  /** The part of this timeline in which a rank records: lanes of its own, shown as a process of its own. */
+  forRank(rank: number): Trace {
+    return new Trace(this.#timeline, firstRank + rank);
+  }
 
   /** Seconds since the trace began. */
   now(): number {
-    return performance.now() / 1000 - this.#began;
+    return performance.now() / 1000 - this.#timeline.began;
   }
 
   /** Adds a lane below the others; `span` takes what it returns. */
   addLane(name: string): number {
     return this.#laneNames.push(name) - 1;
+  }
+
+  /** The lane of this name, added where there is none. */
+  laneOf(name: string): number {
+    const known = this.#laneNames.indexOf(name);
+    return known >= 0 ? known : this.addLane(name);
   }
 
   /** Records something that ran from `start` to `end` (seconds since the trace began). */
@@ -48,21 +78,27 @@ export class Trace {
     details: Readonly<Record<string, string | number>> = {},
   ): void {
     const index = typeof lane === "number" ? lane : lanes[lane];
-    this.#spans.push({ lane: index, name, category, start, end, details });
+    this.#timeline.spans.push({
+      process: this.#process,
+      lane: index,
+      name,
+      category,
+      start,
+      end,
+      details,
+    });
   }
 
-  /** The timeline as Trace Event JSON. */
+  /** The timeline as Trace Event JSON, that of all ranks. */
   toJSON(): { traceEvents: object[]; displayTimeUnit: "ms" } {
-    const names = this.#laneNames.map((name, thread) => ({
-      ph: "M",
-      pid: 1,
-      tid: thread,
-      name: "thread_name",
-      args: { name },
-    }));
-    const spans = this.#spans.map(({ name, category, lane, start, end, details }) => ({
+    const processes = [...this.#timeline.lanes].sort(([a], [b]) => a - b);
+    const names = processes.flatMap(([process, laneNames]) => [
+      ...(process < firstRank ? [] : [metadata("process_name", process, 0, `rank ${process - firstRank}`)]),
+      ...laneNames.map((name, thread) => metadata("thread_name", process, thread, name)),
+    ]);
+    const spans = this.#timeline.spans.map(({ name, category, process, lane, start, end, details }) => ({
       ph: "X",
-      pid: 1,
+      pid: process,
       tid: lane,
       name,
       cat: category,
@@ -77,4 +113,8 @@ export class Trace {
   write(path: string): void {
     writeFileSync(path, JSON.stringify(this));
   }
+}
+
+function metadata(kind: string, process: number, thread: number, name: string): object {
+  return { ph: "M", pid: process, tid: thread, name: kind, args: { name } };
 }

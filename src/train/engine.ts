@@ -15,7 +15,7 @@ import {
   ownStart,
   type Share,
 } from "../parallel/zero/partition.ts";
-import { partitionStates } from "../parallel/zero/pass.ts";
+import { partitionStates, residualName } from "../parallel/zero/pass.ts";
 import { defaultZeroSettings, type ZeroSettings } from "../parallel/zero/settings.ts";
 import type { Backend, Executable, MemoryPlan } from "../runtime/backend.ts";
 import type { StoreTraffic } from "../runtime/store.ts";
@@ -85,6 +85,8 @@ export interface StateBytes {
   readonly parameters: number;
   readonly gradients: number;
   readonly optimizer: number;
+  /** What quantized gradients did not send yet. */
+  readonly residuals: number;
 }
 
 /** What one step did. */
@@ -117,6 +119,7 @@ export class TrainingEngine {
   readonly #options: EngineOptions;
   readonly #split: ModelSplit;
   readonly #states: States;
+  readonly #residuals: Float32Array;
   readonly #bindings: Record<string, TensorData>;
   readonly #runner: MicroBatchRunner;
   readonly #clear: Executable | undefined;
@@ -141,6 +144,8 @@ export class TrainingEngine {
     });
     this.lossScale = options.lossScale === undefined ? undefined : new LossScale(options.lossScale);
     this.#states = new States(backend, this.layout.elements, optimizer.states, offload);
+    const residuals = zero.quantizedGradients === true ? this.#residualElements() : 0;
+    this.#residuals = backend.allocate("f32", residuals) as Float32Array;
     this.#squared = this.#chooseSquared();
     this.#placeLeaves();
     this.#bindings = this.#states.bindings;
@@ -197,6 +202,7 @@ export class TrainingEngine {
       parameters: bytesOf("parameters"),
       gradients: bytesOf("gradients"),
       optimizer: this.#stateNames.reduce((sum, name) => sum + bytesOf(name), 0),
+      residuals: this.#residuals.byteLength,
     };
   }
 
@@ -348,6 +354,8 @@ export class TrainingEngine {
     } else {
       this.lossScale?.overflowed();
     }
+    // What is left of gradients of another scale, or of infinite ones, fits the next ones no more.
+    if (this.lossScale !== undefined && this.lossScale.scale !== scale) this.#residuals.fill(0);
     return {
       loss: targets === 0 ? 0 : loss / targets,
       gradientNorm,
@@ -426,6 +434,13 @@ export class TrainingEngine {
     return this.#options.optimizer.states;
   }
 
+  /** Quantized gradients that are kept in parts: all of each waits for the next. */
+  #residualElements(): number {
+    return [...this.layout.parameters.values()]
+      .filter(({ decayGroup, gradient }) => decayGroup !== undefined && gradient === "part")
+      .reduce((sum, { padded }) => sum + padded, 0);
+  }
+
   /** What this rank keeps of a parameter: a view where that is in memory, a copy otherwise. */
   async #keptParameter(placed: PlacedParameter): Promise<Float32Array> {
     const { start, end } = keptRange(placed, placed.parameter);
@@ -469,6 +484,7 @@ export class TrainingEngine {
     const states = this.#states;
     const gradientElements = (placed: PlacedParameter, share: Share): number =>
       share === "part" ? placed.part : placed.elements;
+    let residualStart = 0;
     for (const [name, placed] of this.layout.parameters) {
       const { parameter, gradient, parameterStart, gradientStart, padded, group } = placed;
       const kept = keptElements(placed, parameter);
@@ -482,6 +498,11 @@ export class TrainingEngine {
       if (placed.decayGroup === undefined) continue;
       if (parameter === "whole" && group.size > 1)
         states.place(`whole ${name}`, "parameters", parameterStart, padded);
+      if (gradient === "part" && this.#residuals.length > 0) {
+        const residual = this.#residuals.subarray(residualStart, residualStart + padded);
+        states.bindings[residualName(gradientName(name))] = residual;
+        residualStart += padded;
+      }
       states.place(gradientName(name), "gradients", gradientStart, gradientElements(placed, gradient));
     }
     for (const { name, parameterStart, gradientStart, statesStart, length } of this.layout.sweeps) {

@@ -30,6 +30,7 @@ export function recomputeSetting(config: TrainConfig): RecomputeSetting {
   switch (mode) {
     case "none":
     case "sqrt":
+    case "keep_attention":
       return { mode };
     case "every_block":
       return { mode: "every_k", every: 1 };
@@ -51,6 +52,8 @@ export function zeroSettings({ zero_optimization: zero }: TrainConfig): ZeroSett
     maximumReuseDistance: zero.stage3_max_reuse_distance,
     prefetchBucket: zero.stage3_prefetch_bucket_size,
     persistenceThreshold: zero.stage3_param_persistence_threshold,
+    quantizedWeights: zero.zero_quantized_weights,
+    quantizedGradients: zero.zero_quantized_gradients,
     shardSize: zero.mics_shard_size === -1 ? undefined : zero.mics_shard_size,
     secondarySize: zero.zero_hpz_partition_size === 1 ? undefined : zero.zero_hpz_partition_size,
   };

@@ -25,6 +25,8 @@ import { TrainingEngine } from "./engine.ts";
 import { activationDType, createOptimizer, recomputeSetting, zeroSettings } from "./engine_settings.ts";
 import { totalBytes } from "./layout.ts";
 import { requireMemory } from "./memory.ts";
+import { buildPlaced } from "./offload/placement.ts";
+import type { OffloadSettings } from "./offload/settings.ts";
 import type { Rank } from "./rank.ts";
 import { encodePrompts, type SamplePrompt } from "./sample_prompts.ts";
 import type { SharedParts } from "./shared_parts.ts";
@@ -186,23 +188,37 @@ export function buildEngine(
       expected: `names such as ${[...model.parameters.keys()].slice(0, 3).join(", ")}`,
     });
   }
-  return new TrainingEngine({
-    backend,
-    language: model.language,
-    parameters: model.parameters,
-    dtype,
-    optimizer: createOptimizer(config.optimizer),
-    microBatchRows: batch.microBatchSize,
-    microBatchTokens: batch.microBatchSize * config.data.sequence_length,
-    accumulationSteps: batch.accumulationSteps,
-    gradientClipping: config.gradient_clipping,
-    decays: (name) => !matchesAny(name, noDecay),
-    isFrozen: (name) => matchesAny(name, config.frozen_parameters),
-    recompute: recomputeSetting(config),
-    zero: zeroSettings(config),
-    ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
-    ...split,
-  });
+  const build = (offload: OffloadSettings | undefined): TrainingEngine =>
+    new TrainingEngine({
+      backend,
+      language: model.language,
+      parameters: model.parameters,
+      dtype,
+      optimizer: createOptimizer(config.optimizer),
+      microBatchRows: batch.microBatchSize,
+      microBatchTokens: batch.microBatchSize * config.data.sequence_length,
+      accumulationSteps: batch.accumulationSteps,
+      gradientClipping: config.gradient_clipping,
+      decays: (name) => !matchesAny(name, noDecay),
+      isFrozen: (name) => matchesAny(name, config.frozen_parameters),
+      recompute: recomputeSetting(config),
+      zero: zeroSettings(config),
+      ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
+      ...split,
+      ...(offload === undefined ? {} : { offload }),
+    });
+  const rank = split?.rank;
+  const facts = {
+    ranks: rank?.ranksInProcess ?? 1,
+    residentBytes: process.memoryUsage.rss(),
+    computesInHalf:
+      dtype === "bf16" && (config.zero_optimization.stage === 3 || (rank?.mesh.worldSize ?? 1) === 1),
+  };
+  return buildPlaced(config, facts, build, (engine) => ({
+    arena: engine.memory.arena,
+    prepared: engine.memory.prepared,
+    states: totalBytes(engine.buffers.values()),
+  }));
 }
 
 /** The engine of a config. @throws RunError where it would not fit in this machine's memory. */
@@ -222,7 +238,9 @@ function buildFittingEngine(
     bytes: elements * bytesPerElement("f32"),
     hint: "make the model smaller, or train on a machine with more memory",
   };
-  requireMemory([state]);
+  // What may go to disk is not known to be needed in memory.
+  const mayLeave = config.memory.limit !== undefined || goesToDisk(config);
+  if (!mayLeave) requireMemory([state]);
   const engine = buildEngine(config, batch, model, backend, split);
   const activations = {
     what: "activations and packed weights",
@@ -231,6 +249,11 @@ function buildFittingEngine(
   };
   requireMemory([{ ...state, bytes: ranks * totalBytes(engine.buffers.values()) }, activations]);
   return engine;
+}
+
+/** Whether a config sends states to disk. */
+function goesToDisk({ zero_optimization: zero }: TrainConfig): boolean {
+  return zero.offload_optimizer.device === "nvme" || zero.offload_param.device === "nvme";
 }
 
 /** About how many elements of parameters, gradients and optimizer states one rank keeps. */

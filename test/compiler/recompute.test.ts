@@ -75,6 +75,7 @@ const settings: readonly RecomputeSetting[] = [
   { mode: "every_k", every: 2 },
   { mode: "every_k", every: 20 },
   { mode: "sqrt" },
+  { mode: "keep_attention" },
   { mode: "budget", bytes: 400_000 },
 ];
 
@@ -103,8 +104,19 @@ describe("memory and work", () => {
     expect(every.flops / none.flops).toBeLessThan(4 / 3);
   });
 
+  test("with the results of attention kept, none is computed again, for some of the memory", () => {
+    const every = compile({ mode: "every_k", every: 1 });
+    const kept = compile({ mode: "keep_attention" });
+    const attentions = ({ graph: { nodes } }: CompiledProgram): number =>
+      nodes.filter(({ op }) => op === "attention").length;
+    expect([none, every, kept].map(attentions)).toEqual([depth, 2 * depth, depth]);
+    expect(kept.flops).toBeLessThan(every.flops);
+    expect(kept.program.arenaBytes).toBeGreaterThan(every.program.arenaBytes);
+    expect(none.program.arenaBytes / kept.program.arenaBytes).toBeGreaterThan(2);
+  });
+
   test("nothing that follows from parameters is kept twice", () => {
-    for (const setting of settings.slice(0, 4))
+    for (const setting of settings.slice(0, 5))
       expect(compile(setting).program.preparedBytes).toBe(none.program.preparedBytes);
   });
 

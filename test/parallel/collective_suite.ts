@@ -30,22 +30,26 @@ export function uniform(seed: number): () => number {
 /** The numbers that a rank hands in: of many magnitudes, so that the order of a sum shows. */
 export function operand(dtype: DType, elements: number, seed: number): TensorData {
   const next = uniform(seed);
-  const values = Float64Array.from({ length: elements }, () =>
-    dtype === "f32" || dtype === "f64" || dtype === "bf16" || dtype === "f16"
-      ? next() * 2 ** Math.round(next() * 6)
-      : Math.round(next() * 100),
-  );
-  if (dtype === "u8") return encode(dtype, values.map(Math.abs));
+  const fractions = dtype === "f32" || dtype === "f64" || dtype === "bf16" || dtype === "f16";
+  const values = new Float64Array(elements);
+  for (let index = 0; index < elements; index++) {
+    const value = next();
+    values[index] = fractions ? value * 2 ** ((index % 13) - 6) : Math.round(value * 100);
+    if (dtype === "u8") values[index] = Math.abs(values[index]!);
+  }
   return encode(dtype, values);
 }
 
 /** The sum in the order of ranks: float32 but for f64 and i32, rounded to the dtype at the end. */
 export function orderedSum(dtype: DType, terms: readonly TensorData[]): TensorData {
-  const rows = terms.map((term) => decode(dtype, term));
-  const round = dtype === "f64" ? (x: number) => x : dtype === "i32" ? (x: number) => x | 0 : Math.fround;
-  const sums = Float64Array.from(rows[0]!, (first, index) =>
-    rows.slice(1).reduce((sum, row) => round(sum + row[index]!), first),
-  );
+  const sums = decode(dtype, terms[0]!);
+  for (const term of terms.slice(1)) {
+    const values = decode(dtype, term);
+    for (let index = 0; index < sums.length; index++) {
+      const sum = sums[index]! + values[index]!;
+      sums[index] = dtype === "f64" ? sum : dtype === "i32" ? sum | 0 : Math.fround(sum);
+    }
+  }
   return encode(dtype, sums);
 }
 
@@ -217,5 +221,6 @@ function orderedPart(
 /** The first element whose bits differ, or -1. */
 export function firstDifference(a: TensorData, b: TensorData): number {
   if (a.length !== b.length) return Math.min(a.length, b.length);
-  return a.findIndex((value, index) => !Object.is(value, b[index]));
+  for (let index = 0; index < a.length; index++) if (!Object.is(a[index], b[index])) return index;
+  return -1;
 }

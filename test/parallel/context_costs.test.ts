@@ -4,6 +4,7 @@ import { maximumElements } from "../../src/base/shape.ts";
 import { compileProgram } from "../../src/compiler/compile.ts";
 import { dtypeOf, type Graph, shapeOf, type Value } from "../../src/graph/graph.ts";
 import { communicationOf } from "../../src/graph/rules/communication.ts";
+import { inScope } from "../../src/graph/scope.ts";
 import type { ContextPlan } from "../../src/parallel/context/context_parallel.ts";
 import { gridPlace, sequenceIndex } from "../../src/parallel/context/grid.ts";
 import { placesOf, tokenOrder } from "../../src/parallel/context/token_order.ts";
@@ -185,6 +186,25 @@ describe("memory", () => {
       whole.arenaBytes / 4 + 2 * 4 * 16_384 + 9 * block + 4 * 4096 * 8 * 4,
     );
   });
+});
+
+test("a block whose attention is kept passes nothing around to be computed again", () => {
+  const problem: Problem = { offsets: [0, 64], heads: 4, groups: 4, size: 8, attributes: causal };
+  const count = (mode: "every_k" | "keep_attention") => {
+    const graph = inScope({ name: "block", block: 0, phase: "forward" }, () =>
+      rankGraph(problem, planOf({ head: 2, inner: 2 }), 0),
+    );
+    const recompute = mode === "every_k" ? ({ mode, every: 1 } as const) : { mode };
+    const { nodes } = compileProgram(graph, { recompute }).graph;
+    return (["permute", "all_to_all", "attention_block"] as const).map(
+      (op) => nodes.filter((node) => node.op === op).length,
+    );
+  };
+  // Forward: one step of a ring, heads there and back. Backward: one step there, one of the sums, and heads.
+  const backward = [2, 3, 0];
+  expect(count("keep_attention")).toEqual([1 + backward[0]!, 2 + backward[1]! + 1, 2]);
+  // The results of the block are an output here, and kept; what the gradients read is computed again.
+  expect(count("every_k")).toEqual([1 + 1 + backward[0]!, 2 + 1 + backward[1]!, 2 + 2]);
 });
 
 test("the grid places every rank once, and finds it again", () => {

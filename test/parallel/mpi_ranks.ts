@@ -17,14 +17,14 @@ const floats = (length: number) => new Float32Array(length);
 
 /** Every collective over all and over parts, messages of all lengths; what was wrong. */
 async function collectives(group: ProcessGroup): Promise<string[]> {
-  const wrong = await checkCollectives(group, 3);
+  const wrong: string[] = [];
   const half = ranks.filter((rank) => rank % 2 === group.rank % 2);
   const part = await group.subgroup("data", half);
   // Side by side, in groups of their own.
   const both = await Promise.all([checkCollectives(part, 4), checkCollectives(group, 5)]);
   wrong.push(...both.flat());
   // Several passes, a long message in pieces, and tensors that do not divide.
-  const lengths = [9_000_001, 3, 0];
+  const lengths = [8_388_737, 3, 0];
   const inputs = ranks.map((rank) => lengths.map((length) => operand("f32", length, rank + length)));
   const own = inputs[group.rank]!.map((tensor) => tensor.slice());
   await group.allReduce(own);
@@ -53,11 +53,11 @@ async function collectives(group: ProcessGroup): Promise<string[]> {
   // A message that needs the sender's help, while the sender waits for something else.
   const next = (group.rank + 1) % group.size;
   const before = (group.rank + group.size - 1) % group.size;
-  const message = operand("f32", 3_000_000, group.rank);
+  const message = operand("f32", 600_000, group.rank);
   await group.send([message, Int32Array.of(group.rank)], next, { label: "activations" });
-  const [data, label] = [floats(3_000_000), new Int32Array(1)];
+  const [data, label] = [floats(600_000), new Int32Array(1)];
   await group.receive([data, label], before);
-  if (label[0] !== before || firstDifference(data, operand("f32", 3_000_000, before)) >= 0) {
+  if (label[0] !== before || firstDifference(data, operand("f32", 600_000, before)) >= 0) {
     wrong.push("send and receive");
   }
   await group.barrier();
@@ -88,7 +88,11 @@ const scenarios: Record<string, (group: ProcessGroup) => Promise<unknown>> = {
     const zeros = ranks.map(() => 0);
     const expects = zeros.with(0, group.rank === 1 ? 2 : 1);
     const sends = group.rank === 0 ? ranks.map(() => 1) : zeros;
-    return failure(() => group.allToAllVariable(floats(4), sends, floats(4), expects));
+    return failure(async () => {
+      await group.allToAllVariable(floats(4), sends, floats(4), expects);
+      // Only rank 1 can know; the others hear of it.
+      await group.barrier();
+    });
   },
   stall: async (group) => {
     group.setMoment("step 4");
@@ -105,6 +109,21 @@ const scenarios: Record<string, (group: ProcessGroup) => Promise<unknown>> = {
     if (group.rank !== 1) return await failure(() => group.barrier());
     group.close();
     return { code: "none", message: "" };
+  },
+  network: async (group) => {
+    const wrong = await checkCollectives(group, 6);
+    await group.barrier();
+    const started = performance.now();
+    const tensor = floats(1_000_000).fill(1);
+    await group.allReduce([tensor]);
+    const seconds = (performance.now() - started) / 1000;
+    if (tensor.some((value) => value !== group.size)) wrong.push("all_reduce of 4 MB");
+    return { wrong, seconds };
+  },
+  kill: async (group) => {
+    await group.barrier();
+    if (group.rank === 1) process.kill(process.pid, "SIGKILL");
+    return await failure(() => group.barrier());
   },
   vanish: async (group) => {
     // One process ends early, in order, while the others wait for it.

@@ -39,6 +39,7 @@ export interface TinyTraining {
   /** How attention meets the tokens of other ranks of the sequence axis. */
   readonly context?: ContextPlan;
   readonly offload?: OffloadSettings;
+  readonly learningRate?: number;
   /** Keys of the model's config that differ. */
   readonly model?: Readonly<Record<string, unknown>>;
 }
@@ -50,8 +51,6 @@ export interface TinyOutcome {
   readonly skipped: readonly boolean[];
   readonly parameters: ReadonlyMap<string, Float32Array>;
   readonly evaluation: number;
-  /** Every rank's: those of a sequence axis add up. */
-  readonly evaluations: readonly number[];
   readonly bytes: readonly StateBytes[];
   readonly engines: readonly TrainingEngine[];
 }
@@ -96,7 +95,6 @@ export async function trainTiny(
   const [first] = outcomes as [Awaited<ReturnType<typeof trainOne>>];
   return {
     ...first,
-    evaluations: outcomes.map(({ evaluation }) => evaluation),
     bytes: outcomes.map(({ bytes }) => bytes),
     engines: outcomes.map(({ engine }) => engine),
   };
@@ -146,12 +144,12 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
       const start = (data * accumulation + index) * rows;
       return packSequences(sequences.slice(start, start + rows), language.facts);
     });
-    const result = await engine.step(batches, { learningRate: 0.01 });
+    const result = await engine.step(batches, { learningRate: options.learningRate ?? 0.01 });
     losses.push(result.loss);
     norms.push(result.gradientNorm);
     skipped.push(result.skipped);
   }
-  const validation = rowsAt(99).slice(rank.world.rank * rows, (rank.world.rank + 1) * rows);
+  const validation = rowsAt(99).slice(data * rows, (data + 1) * rows);
   const evaluation = await engine.evaluate(packSequences(validation, language.facts));
   const parameters = new Map<string, Float32Array>();
   for (const name of space.table.keys()) parameters.set(name, (await engine.gatherParameter(name)).slice());

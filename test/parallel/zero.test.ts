@@ -126,10 +126,10 @@ describe("what a rank keeps", () => {
     const whole = shapes.reduce((sum, size) => sum + Math.ceil(size / (16 * world)) * 16 * world, 0);
     const bytes = { whole: 4 * whole, part: (4 * whole) / world };
     const expected = [
-      { parameters: bytes.whole, gradients: bytes.whole, optimizer: 2 * bytes.whole },
-      { parameters: bytes.whole, gradients: bytes.whole, optimizer: 2 * bytes.part },
-      { parameters: bytes.whole, gradients: bytes.part, optimizer: 2 * bytes.part },
-      { parameters: bytes.part, gradients: bytes.part, optimizer: 2 * bytes.part },
+      { parameters: bytes.whole, gradients: bytes.whole, optimizer: 2 * bytes.whole, residuals: 0 },
+      { parameters: bytes.whole, gradients: bytes.whole, optimizer: 2 * bytes.part, residuals: 0 },
+      { parameters: bytes.whole, gradients: bytes.part, optimizer: 2 * bytes.part, residuals: 0 },
+      { parameters: bytes.part, gradients: bytes.part, optimizer: 2 * bytes.part, residuals: 0 },
     ];
     for (const stage of [0, 1, 2, 3] as const) {
       const outcome = await train(world, { steps: 0, zero: { stage, persistenceThreshold: 0 } });

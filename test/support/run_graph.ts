@@ -1,4 +1,4 @@
-import { type DType, encode, isFloat, type TensorData } from "../../src/base/dtype.ts";
+import { type DType, decode, encode, isFloat, type TensorData } from "../../src/base/dtype.ts";
 import { PhiloxStream } from "../../src/base/random.ts";
 import { elementCount, resolveShape, type SymbolValues } from "../../src/base/shape.ts";
 import { planProgram } from "../../src/compiler/plan/plan.ts";
@@ -8,6 +8,11 @@ import { collectBindings, collectSymbols } from "../../src/runtime/bind.ts";
 import { loadAddon } from "../../src/runtime/native/addon.ts";
 import { encodeProgram } from "../../src/runtime/native/encode.ts";
 import { createReferenceBackend } from "../../src/runtime/reference/backend.ts";
+import {
+  applyCollective,
+  type CollectiveNode,
+  isCollectiveNode,
+} from "../../src/runtime/reference/evaluate_ranks.ts";
 
 /** Ways to run a graph that take no part of the compiler for granted, for tests of the compiler. */
 
@@ -79,26 +84,57 @@ export async function runPlanned(
  * plan must equal bit for bit.
  */
 export async function runNodeByNode(graph: Graph): Promise<Memory> {
-  const memory = memoryFor(graph);
-  const results = new Map<AnyNode, TensorData[]>();
-  for (const node of graph.nodes) {
-    if (node.op === "leaf") results.set(node, [memory[node.attributes.name]!.slice()]);
-    else
-      results.set(
-        node,
-        await runAlone(
-          node,
-          node.inputs.map((input) => results.get(input.node as AnyNode)![input.index]!),
-        ),
-      );
+  const [memory] = await runRanksNodeByNode([graph], [memoryFor(graph)], () => [0]);
+  return memory!;
+}
+
+/**
+ * The same for the graphs of several ranks, which differ in attributes alone. Collectives are evaluated in float64
+ * and rounded, which for sums is what kernels do where two ranks add float32.
+ * @param membersOf the ranks of a rank's group
+ */
+export async function runRanksNodeByNode(
+  graphs: readonly Graph[],
+  memory: readonly Memory[],
+  membersOf: (axes: string, rank: number) => readonly number[],
+): Promise<readonly Memory[]> {
+  const results = graphs.map(() => new Map<AnyNode, TensorData[]>());
+  const operandsOf = (rank: number, { inputs }: AnyNode): TensorData[] =>
+    inputs.map((input) => results[rank]!.get(input.node as AnyNode)![input.index]!);
+  for (let index = 0; index < graphs[0]!.nodes.length; index++) {
+    const nodes = graphs.map((graph) => graph.nodes[index]!);
+    for (const [rank, node] of nodes.entries()) {
+      let made: TensorData[];
+      if (node.op === "leaf") made = [memory[rank]![node.attributes.name]!.slice()];
+      else if (isCollectiveNode(node)) {
+        const members = membersOf(node.attributes.group.axes, rank);
+        const operands = members.map((member) => operandsOf(member, nodes[member]!));
+        made = runCollective(node, operands);
+      } else made = await runAlone(node, operandsOf(rank, node));
+      results[rank]!.set(node, made);
+    }
   }
-  for (const { name, value, target, accumulate } of graph.outputs) {
-    const result = results.get(value.node as AnyNode)![value.index]!;
-    const place = memory[target?.node.attributes.name ?? name]!;
-    if (accumulate === true) await addInto(place, result, typeOf(value).dtype);
-    else place.set(result);
+  for (const [rank, graph] of graphs.entries()) {
+    for (const { name, value, target, accumulate } of graph.outputs) {
+      const result = results[rank]!.get(value.node as AnyNode)![value.index]!;
+      const place = memory[rank]![target?.node.attributes.name ?? name]!;
+      if (accumulate === true) await addInto(place, result, typeOf(value).dtype);
+      else place.set(result);
+    }
   }
   return memory;
+}
+
+function runCollective(node: CollectiveNode, operands: readonly TensorData[][]): TensorData[] {
+  const tensors = operands.map((data) =>
+    node.inputs.map((input, index) => {
+      const { dtype, shape } = typeOf(input);
+      return { shape: resolveShape(shape, {}), values: decode(dtype, data[index]!) };
+    }),
+  );
+  return applyCollective(node, tensors).map(({ values }, index) => {
+    return encode(node.outputs[index]!.dtype, values);
+  });
 }
 
 async function runAlone(node: AnyNode, operands: readonly TensorData[]): Promise<TensorData[]> {

@@ -10,7 +10,6 @@
 #include "core/float_rows.h"
 #include "core/kernel.h"
 #include "core/vector.h"
-#include "kernels/quantized/dot.h"
 
 namespace slipstream {
 namespace {
@@ -59,10 +58,13 @@ SLIPSTREAM_INLINE float largest_magnitude(const S* x, int64_t count) {
 
 template <class S>
 SLIPSTREAM_INLINE void quantize_stretch(const S* x, int64_t count, float factor, float zero, uint8_t* bytes) {
+  // Adding and taking away 1.5 * 2^23 rounds to the nearest whole number, ties to even. The limits, which no
+  // product passes by more than a rounding, keep compilers from fusing the product with the addition.
+  const Vector rounder(12582912.0f), limit(zero - 1);
   for (int64_t i = 0; i < count; i += Vector::lanes) {
     const FirstLanes lanes{lanes_left(count - i)};
-    const Vector number = to_vector(nearest_integers(load(x + i, lanes) * Vector(factor)));
-    store(bytes + i, number + Vector(zero), lanes);
+    const Vector scaled = max(min(load(x + i, lanes) * Vector(factor), limit), -limit);
+    store(bytes + i, (scaled + rounder) - rounder + Vector(zero), lanes);
   }
 }
 

@@ -14,6 +14,7 @@ export function defineBuild(run: () => Promise<void>): Command {
         examples: [
           ["slipstream build", "compile what is out of date"],
           ["SLIPSTREAM_CXX=clang++-16 slipstream build", "with another compiler"],
+          ["SLIPSTREAM_MPICXX=/opt/mpich/bin/mpicxx slipstream build", "for ranks of another MPI"],
         ],
         next: "`slipstream doctor` shows what was built and which instruction set is used",
       }),

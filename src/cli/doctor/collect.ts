@@ -9,6 +9,7 @@ import {
 } from "../../base/environment.ts";
 import { SlipstreamError } from "../../base/errors.ts";
 import { type Addon, loadAddon } from "../../runtime/native/addon.ts";
+import { mpiLibrary } from "../../runtime/native/mpi_world.ts";
 import { packageVersion } from "../version.ts";
 import { explainInstructionSets, parseProcessorFeatures, relevantFeatures } from "./instruction_sets.ts";
 import type { DoctorReport } from "./report.ts";
@@ -33,6 +34,16 @@ function measureMemory(): { memory: number; memoryAvailable: number } {
 function tryAddon(): { addon?: Addon; problem?: string } {
   try {
     return { addon: loadAddon() };
+  } catch (error) {
+    if (!(error instanceof SlipstreamError)) throw error;
+    return { problem: error.message };
+  }
+}
+
+/** The MPI that the MPI addon was built for, where there is one. */
+function tryMpi(): { library?: string | undefined; problem?: string } {
+  try {
+    return { library: mpiLibrary() };
   } catch (error) {
     if (!(error instanceof SlipstreamError)) throw error;
     return { problem: error.message };
@@ -86,11 +97,12 @@ function inspectInstructionSet(addon: Addon | undefined): {
 /** Looks at this machine and at how Slipstream would run on it. Never throws for what it finds. */
 export async function collectReport(): Promise<DoctorReport> {
   const chosenCompiler = readVariable(environmentVariables.compiler);
-  const [compiler, mpirun, mpicc] = await Promise.all([
+  const [compiler, mpirun, mpiCompiler] = await Promise.all([
     findFirstTool(chosenCompiler === undefined ? ["g++", "clang++"] : [chosenCompiler]),
     findTool("mpirun"),
-    findTool("mpicc"),
+    findTool(readVariable(environmentVariables.mpiCompiler) ?? "mpicxx"),
   ]);
+  const { library, problem: mpiProblem } = tryMpi();
   const { addon, problem: addonProblem } = tryAddon();
   const { instructionSet, problem: isaProblem } = inspectInstructionSet(addon);
   const { problem: threadsProblem, ...threads } = chooseThreads();
@@ -129,9 +141,9 @@ export async function collectReport(): Promise<DoctorReport> {
       ...measureMemory(),
     },
     compiler: compiler ?? null,
-    mpi: { mpirun: mpirun ?? null, mpicc: mpicc ?? null },
+    mpi: { library: library ?? null, mpirun: mpirun ?? null, compiler: mpiCompiler ?? null },
     environment: Object.fromEntries(variables),
-    problems: [addonProblem, isaProblem, threadsProblem, compilerProblem].filter(
+    problems: [addonProblem, isaProblem, threadsProblem, compilerProblem, mpiProblem].filter(
       (problem) => problem !== undefined,
     ),
   };

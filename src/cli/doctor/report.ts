@@ -33,7 +33,12 @@ export interface DoctorReport {
     readonly memoryAvailable: number;
   };
   readonly compiler: FoundTool | null;
-  readonly mpi: { readonly mpirun: FoundTool | null; readonly mpicc: FoundTool | null };
+  readonly mpi: {
+    /** What MPI says of itself, where Slipstream's MPI addon is built and loads. */
+    readonly library: string | null;
+    readonly mpirun: FoundTool | null;
+    readonly compiler: FoundTool | null;
+  };
   /** The variables of Slipstream that are set. */
   readonly environment: Readonly<Record<string, string>>;
   /** What keeps Slipstream from running well here, each with what to do. */
@@ -55,6 +60,13 @@ export function countKernelVariants(
   }
   const parts = usable.filter(({ isa }) => counts.has(isa)).map(({ isa }) => `${counts.get(isa)} in ${isa}`);
   return `${Object.keys(kernels).length}: ${parts.join(", ")}`;
+}
+
+function adviseMpi(compilerFound: boolean): string {
+  const install = compilerFound
+    ? ""
+    : "install it (Debian, Ubuntu: apt-get install libopenmpi-dev openmpi-bin), ";
+  return `not needed for ranks of one process; for more: ${install}npx slipstream build`;
 }
 
 /** A row of the table: what, its value, and why or where. */
@@ -83,12 +95,14 @@ function rowsOf(report: DoctorReport): Row[] {
     compiler?.version ?? "needed to build the native code",
   ]);
   rows.push(
+    mpi.library === null
+      ? ["MPI", "none", adviseMpi(mpi.compiler !== null)]
+      : ["MPI", "ready", mpi.library.split("\n")[0]!],
     [
       "mpirun",
       mpi.mpirun === null ? "none" : "found",
-      mpi.mpirun?.version ?? "not needed: ranks run in one process",
+      mpi.mpirun?.version ?? "starts ranks of many processes",
     ],
-    ["mpicc", mpi.mpicc === null ? "none" : "found", mpi.mpicc?.version ?? "not needed yet"],
   );
   rows.push(
     ...Object.entries(report.environment).map(

@@ -19,6 +19,11 @@ export interface RecomputePolicy {
   readonly segments: readonly (readonly number[])[];
   /** Blocks in which only cheap results (elementwise, norms, rotary, gates) are computed again. */
   readonly cheap: readonly number[];
+  /**
+   * Whether the results of attention are kept all the same: computing runs again takes no attention then (Gu et al.,
+   * "LoongTrain", arXiv 2406.18485, selective checkpoint++).
+   */
+  readonly keepsAttention?: boolean;
 }
 
 /** Ops whose time is small beside the products and the attention of a block. */
@@ -35,6 +40,12 @@ const cheapOps: ReadonlySet<OpName> = new Set<OpName>([
   "fill",
 ]);
 
+/** The results of attention, and of the exchange that brings them back to the tokens of a rank. */
+function isAttention(node: Node): boolean {
+  if (node.op === "all_to_all") return node.inputs.some((input) => isAttention(input.node));
+  return node.op === "attention" || node.op === "attention_block";
+}
+
 /** One part of the forward pass that is run again. */
 interface Segment {
   readonly tag: number;
@@ -50,7 +61,11 @@ function segmentsOf(policy: RecomputePolicy): Segment[] {
     ({ scope }: Node): boolean =>
       scope.phase === "forward" && scope.block !== undefined && blocks.includes(scope.block);
   const whole = policy.segments.map(
-    (blocks, index): Segment => ({ tag: index, inside: inBlocks(blocks), repeats: () => true }),
+    (blocks, index): Segment => ({
+      tag: index,
+      inside: inBlocks(blocks),
+      repeats: (node) => policy.keepsAttention !== true || !isAttention(node),
+    }),
   );
   const cheap = policy.cheap.map(
     (block, index): Segment => ({

@@ -103,12 +103,23 @@ export function layOutTiers(
     if (next.bytes <= limit) [found, high] = [next, count - 1];
     else low = count;
   }
-  throw new ConfigError("memory_limit_too_small", `program ${program} does not fit in the memory limit`, {
-    where: "memory.limit",
-    expected: `at least ${formatBytes(least.bytes)} for what is alive at a time`,
-    received: formatBytes(Math.max(0, limit)),
-    hint: "raise the limit, lower train_micro_batch_size_per_gpu or the sequence length, or recompute activations",
-  });
+  throw new MemoryLimitError(program, least.bytes, Math.max(0, limit));
+}
+
+/** No plan of a program keeps the memory limit. */
+export class MemoryLimitError extends ConfigError {
+  /** Bytes of the arena with which there is one. */
+  readonly leastBytes: number;
+
+  constructor(program: string, leastBytes: number, limit: number) {
+    super("memory_limit_too_small", `program ${program} does not fit in the memory limit`, {
+      where: "memory.limit",
+      expected: `at least ${formatBytes(leastBytes)} for what is alive at a time`,
+      received: formatBytes(limit),
+      hint: "raise the limit, lower train_micro_batch_size_per_gpu or the sequence length, or recompute activations",
+    });
+    this.leastBytes = leastBytes;
+  }
 }
 
 /** Blocks worth spilling: the largest over the longest time first, as far as the stretch of the store reaches. */

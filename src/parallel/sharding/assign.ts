@@ -1,6 +1,6 @@
 import { bytesPerElement } from "../../base/dtype.ts";
-import { InternalError } from "../../base/errors.ts";
-import { maximumElements } from "../../base/shape.ts";
+import { ConfigError, InternalError } from "../../base/errors.ts";
+import { formatDimension, formatShape, maximumElements } from "../../base/shape.ts";
 import {
   type AnyNode,
   type Graph,
@@ -9,10 +9,19 @@ import {
   typeOf,
   type Value,
 } from "../../graph/graph.ts";
+import type { OpName } from "../../graph/ops.ts";
 import { costOf } from "../../graph/rules/cost.ts";
 import { type MeshAxis, type MeshSizes, meshAxes } from "../mesh.ts";
 import { ConversionCosts, type CostWeights } from "./conversion.ts";
-import { type Layout, layoutKey, partsOf, placeOf, sameLayout, withPartial } from "./layout.ts";
+import {
+  type Layout,
+  layoutKey,
+  localElements,
+  partsOf,
+  placeOf,
+  sameLayout,
+  withPartial,
+} from "./layout.ts";
 import { type Factor, minimize } from "./minimize.ts";
 import { type NodePlan, strategiesOf, wholePlan } from "./strategies.ts";
 
@@ -30,6 +39,9 @@ export interface Given {
 
 /** How every node is computed: with the least communication and repeated work that was found. */
 export type Assignment = ReadonlyMap<Node, NodePlan>;
+
+/** Ops whose results are views of their operands, or are fused into what is around them. */
+const passing: ReadonlySet<OpName> = new Set(["reshape", "elementwise", "cast", "map", "broadcast"]);
 
 /** What it costs to gather a parameter against other data: models say where weights stay. */
 const stationary = 100;
@@ -135,10 +147,14 @@ class AxisProblem {
     if (asked === undefined) return plans;
     const wanted = placeOf(asked, this.#axis);
     const obeying = plans.filter((plan) => placeOf(plan.outputs[0]!, this.#axis) === wanted);
-    if (obeying.length === 0) {
-      throw new InternalError(`${node.op} cannot be laid out as asked over ${this.#axis}`);
-    }
-    return obeying;
+    if (obeying.length > 0) return obeying;
+    const { shape } = node.outputs[0]!;
+    const size = typeof wanted === "number" ? shape[wanted] : undefined;
+    throw new ConfigError("bad_sharding", "a tensor cannot be laid out as asked", {
+      where: node.scope.name === "" ? "a sharding annotation" : node.scope.name,
+      expected: `a dimension that divides among the ranks of ${this.#axis}`,
+      received: `${size === undefined ? formatShape(shape) : formatDimension(size)} to divide among ${partsOf([this.#axis], this.#sizes)}`,
+    });
   }
 
   /** Work of one rank. */
@@ -146,7 +162,18 @@ class AxisProblem {
     const { flops, bytes } = costOf(node);
     const cutting = plan.choices.filter(({ label }) => label !== undefined).map(({ axis }) => axis);
     const work = flops * this.#weights.flop + bytes * this.#weights.memoryByte;
-    return work / partsOf(cutting, this.#sizes) + this.#innerCut(plan);
+    return work / partsOf(cutting, this.#sizes) + this.#held(node, plan) + this.#innerCut(plan);
+  }
+
+  /** What it takes that every rank has all of the results; what depends on parameters alone is the model's matter. */
+  #held(node: AnyNode, { outputs }: NodePlan): number {
+    if (this.#parametersOnly.has(node) || passing.has(node.op)) return 0;
+    const bytes = node.outputs.map(({ shape, dtype }, index) => {
+      const layout = outputs[index]!;
+      if (placeOf(layout, this.#axis) !== undefined) return 0;
+      return localElements(shape, layout, this.#sizes) * bytesPerElement(dtype);
+    });
+    return bytes.reduce((sum, own) => sum + own, 0) * this.#weights.heldByte;
   }
 
   /**

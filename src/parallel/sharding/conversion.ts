@@ -127,10 +127,15 @@ export interface CostWeights {
   readonly memoryByte: number;
   readonly flop: number;
   readonly message: number;
+  /** A byte of a result that every rank of the axis computes and holds whole: ranks are there to hold less each. */
+  readonly heldByte: number;
 }
 
-/** A link of 1 byte a unit of time beside memory of 20 and arithmetic of 200. */
-export const defaultWeights: CostWeights = { memoryByte: 0.05, flop: 0.005, message: 64 };
+/**
+ * A link of 1 byte a unit of time beside memory of 20 and arithmetic of 200. What every rank holds weighs as much as
+ * it takes that ranks exchange what they could each compute whole from a batch.
+ */
+export const defaultWeights: CostWeights = { memoryByte: 0.05, flop: 0.005, message: 64, heldByte: 0.5 };
 
 /** The cost of going from a layout to another for a tensor of `bytes` bytes in whole. */
 export function conversionCost(

@@ -11,6 +11,7 @@ import {
   type Value,
 } from "../../graph/graph.ts";
 import type { OpAttributes, OpName } from "../../graph/ops.ts";
+import { communicationOf } from "../../graph/rules/communication.ts";
 import type { Mesh, MeshAxis } from "../mesh.ts";
 import { afterStep, planConversion, type Step, stepKey } from "./conversion.ts";
 import { type Layout, layoutKey, localShape } from "./layout.ts";
@@ -19,6 +20,17 @@ import { type Layout, layoutKey, localShape } from "./layout.ts";
 export interface Request {
   readonly value: Value;
   readonly layout: Layout;
+}
+
+/** A step that values were taken through together, and for whom. */
+export interface Conversion {
+  readonly step: Step;
+  /** Values of the whole graph, each with its layouts before and after the step. */
+  readonly values: readonly { readonly value: Value; readonly from: Layout; readonly to: Layout }[];
+  /** The node of the whole graph that asked for it; undefined for what the graph gives. */
+  readonly reader: Node | undefined;
+  /** What a rank sends: nothing for steps within a rank. */
+  readonly bytes: number;
 }
 
 /** A value on its way to the layout that was asked for. */
@@ -34,6 +46,8 @@ interface Journey {
  * kind that are asked for together travel as one collective, and what was converted once is not converted again.
  */
 export class LocalValues {
+  /** Every step taken, in order. */
+  readonly conversions: Conversion[] = [];
   readonly #mesh: Mesh;
   readonly #known = new Map<Node, Map<string, { readonly layout: Layout; readonly value: Value }>[]>();
 
@@ -55,8 +69,11 @@ export class LocalValues {
     if (!versions.has(layoutKey(layout))) versions.set(layoutKey(layout), { layout, value: local });
   }
 
-  /** The values in the layouts asked for, in order. */
-  inLayouts(requests: readonly Request[]): Value[] {
+  /**
+   * The values in the layouts asked for, in order.
+   * @param reader the node that asks
+   */
+  inLayouts(requests: readonly Request[], reader?: Node): Value[] {
     const journeys = requests.map(({ value, layout }): Journey => {
       const start = this.#nearest(value, layout);
       return { origin: value, layout: start.layout, current: start.value, steps: start.steps };
@@ -65,7 +82,7 @@ export class LocalValues {
       for (const journey of journeys) this.#follow(journey);
       const waiting = journeys.filter(({ steps }) => steps.length > 0);
       if (waiting.length === 0) return journeys.map(({ current }) => current);
-      this.#advance(waiting);
+      this.#advance(waiting, reader);
     }
   }
 
@@ -102,7 +119,7 @@ export class LocalValues {
   }
 
   /** Takes the next step of all journeys whose next step is the first one's. */
-  #advance(waiting: readonly Journey[]): void {
+  #advance(waiting: readonly Journey[], reader: Node | undefined): void {
     const step = waiting[0]!.steps[0]!;
     const key = (journey: Journey): string => `${stepKey(journey.steps[0]!)} ${dtypeOf(journey.current)}`;
     const together = new Map<Value, Journey>();
@@ -111,9 +128,14 @@ export class LocalValues {
     }
     const operands = [...together.keys()];
     const results = this.#apply(step, operands);
-    [...together.values()].forEach(({ origin, layout }, index) => {
-      this.define(origin, afterStep(layout, step), results[index]!);
+    const values = [...together.values()].map(({ origin, layout }) => {
+      return { value: origin, from: layout, to: afterStep(layout, step) };
     });
+    values.forEach(({ value, to }, index) => {
+      this.define(value, to, results[index]!);
+    });
+    const bytes = communicationOf(results[0]!.node as AnyNode)?.bytes ?? 0;
+    this.conversions.push({ step, values, reader, bytes });
   }
 
   #apply(step: Step, operands: readonly Value[]): Value[] {

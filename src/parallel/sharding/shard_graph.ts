@@ -6,7 +6,7 @@ import { inScope } from "../../graph/scope.ts";
 import type { Mesh, MeshAxis } from "../mesh.ts";
 import { type Assignment, assignLayouts, type Given, solvingOrder } from "./assign.ts";
 import { type CostWeights, defaultWeights } from "./conversion.ts";
-import { LocalValues, localNode, type Request } from "./emit.ts";
+import { type Conversion, LocalValues, localNode, type Request } from "./emit.ts";
 import { type Layout, layoutKey, localShape, withPartial } from "./layout.ts";
 
 /** How a batch leaf of the whole graph is given to a rank. */
@@ -24,7 +24,10 @@ export interface InputPart {
 export interface ShardedGraph {
   readonly graph: Graph;
   readonly inputs: readonly InputPart[];
+  /** How every node of the whole graph is computed. */
   readonly assignment: Assignment;
+  /** What is exchanged between nodes, in order. */
+  readonly conversions: readonly Conversion[];
 }
 
 /** How to shard. */
@@ -67,7 +70,7 @@ class Emitter {
     this.#values = new LocalValues(mesh);
   }
 
-  emit(): { graph: Graph; inputs: InputPart[] } {
+  emit(): Omit<ShardedGraph, "assignment"> {
     this.#collectNeeds();
     for (const node of this.#graph.nodes) inScope(node.scope, () => this.#emitNode(node));
     const layouts = this.#graph.outputs.map((output) => this.#given.output(output));
@@ -79,7 +82,8 @@ class Emitter {
       if (output.target === undefined) return { ...output, value };
       return { ...output, value, target: this.#target(output.target, layouts[index]!) };
     });
-    return { graph: buildGraph(this.#graph.name, outputs), inputs: this.#inputs };
+    const graph = buildGraph(this.#graph.name, outputs);
+    return { graph, inputs: this.#inputs, conversions: this.#values.conversions };
   }
 
   /** In which layouts the results of each node are read. */
@@ -106,6 +110,7 @@ class Emitter {
     const plan = this.#assignment.get(node)!;
     const inputs = this.#values.inLayouts(
       node.inputs.map((value, position) => ({ value, layout: plan.inputs[position]! })),
+      node,
     );
     const shape = localShape(node.outputs[0]!.shape, plan.outputs[0]!, this.#mesh.sizes);
     const local = localNode(node, inputs, shape);
@@ -113,7 +118,7 @@ class Emitter {
       this.#values.define({ node, index }, plan.outputs[index]!, { node: local, index });
     });
     // Several results that must be exchanged go together.
-    if (node.outputs.length > 1) this.#values.inLayouts(this.#needs.get(node) ?? []);
+    if (node.outputs.length > 1) this.#values.inLayouts(this.#needs.get(node) ?? [], node);
   }
 
   #emitLeaf(node: Node<"leaf">): void {

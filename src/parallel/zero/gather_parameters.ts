@@ -16,6 +16,7 @@ import type { RankGroup } from "../../graph/ops.ts";
 import { inScope } from "../../graph/scope.ts";
 import { chooseSpans, type LiveSpan, liveAt, type SpanLimits } from "./live_spans.ts";
 import type { PartitionedParameter } from "./partition.ts";
+import { dequantize, nodesBehind, type QuantizedValue, quantize, weightFormat } from "./quantized.ts";
 
 /** How parameters that ranks keep in parts are made whole. */
 export interface ParameterGathering extends SpanLimits {
@@ -23,6 +24,8 @@ export interface ParameterGathering extends SpanLimits {
   readonly parameterOf: (leaf: string) => PartitionedParameter | undefined;
   /** Elements gathered by one collective, one collective ahead of their use; 0: each at its use. */
   readonly bucket: number;
+  /** Sends whole numbers instead of floats. */
+  readonly quantized: boolean;
 }
 
 /** A parameter in a dtype in which it is read: parts are rounded before they are gathered. */
@@ -30,8 +33,9 @@ interface Form {
   readonly parameter: PartitionedParameter;
   /** What readers read now. */
   readonly value: Value;
-  /** The part that this rank keeps, in the same dtype. */
+  /** The part that this rank keeps, in the same dtype; and as it is sent, where that is quantized. */
   readonly part: Value;
+  readonly quantizedPart: QuantizedValue | undefined;
   readonly elements: number;
   readonly reads: readonly number[];
 }
@@ -75,12 +79,29 @@ export function gatherParameters(graph: Graph, gathering: ParameterGathering): G
     const ahead = Math.max(made, before);
     const start = fits(spans, bucket, ahead, first, gathering.maximumLive) ? ahead : first;
     inScope(graph.nodes[first]!.scope, () => {
-      const parts = bucket.map((span) => secondaryOf(span)?.value ?? span.form.part);
-      const node = createNode("all_gather", parts, { group, dimension: 0 }, { recomputed: firstTag + index });
+      const operands = bucket.flatMap((span) => {
+        const { quantizedPart, part } = span.form;
+        const near = secondaryOf(span);
+        if (near !== undefined) return [near.value];
+        return quantizedPart === undefined ? [part] : [quantizedPart.values, quantizedPart.scales];
+      });
+      const node = createNode(
+        "all_gather",
+        operands,
+        { group, dimension: 0 },
+        { recomputed: firstTag + index },
+      );
       at(start).push(node);
-      bucket.forEach((span, output) => {
-        const { secondary } = span.form.parameter;
-        const whole = { node, index: output };
+      let output = 0;
+      bucket.forEach((span) => {
+        const { secondary, padded, part } = span.form.parameter;
+        let whole: Value = { node, index: output++ };
+        if (span.form.quantizedPart !== undefined && secondaryOf(span) === undefined) {
+          const received = { values: whole, scales: { node, index: output++ } };
+          const floats = dequantize(received, part, weightFormat, dtypeOf(span.form.value));
+          whole = reshape(floats, [padded]);
+          at(span.first).push(floats.node as AnyNode, whole.node as AnyNode);
+        }
         if (secondary !== undefined && firstSpans.has(span)) {
           const value = secondaryPart(whole, secondary);
           at(span.first).push(value.node as AnyNode);
@@ -120,7 +141,7 @@ export function largestBlock(
   return largest;
 }
 
-function collectForms(graph: Graph, { parameterOf }: ParameterGathering): Form[] {
+function collectForms(graph: Graph, { parameterOf, quantized }: ParameterGathering): Form[] {
   const forms: Form[] = [];
   graph.nodes.forEach((node) => {
     if (node.op !== "leaf") return;
@@ -141,7 +162,15 @@ function collectForms(graph: Graph, { parameterOf }: ParameterGathering): Form[]
       });
       if (reads.length === 0) continue;
       const converted = inScope(value.node.scope, () => cast(part, dtypeOf(value)));
-      forms.push({ parameter, value, part: converted, elements: parameter.elements, reads });
+      const row = (): Value => reshape(converted, [1, parameter.part]);
+      const quantizedPart = quantized
+        ? inScope(value.node.scope, () => quantize(row(), weightFormat))
+        : undefined;
+      forms.push({
+        ...{ parameter, value, quantizedPart, reads },
+        part: converted,
+        elements: parameter.elements,
+      });
     }
   });
   return forms;
@@ -221,11 +250,16 @@ function replaceReads(
     const node = rebuilt.get(input.node);
     return node === undefined ? input : { node, index: input.index };
   };
-  // The parts, each before its cast: what every gather reads.
+  // The parts as they are sent, each after what it is made of: what every gather reads.
   const parts = new Set<AnyNode>();
-  for (const { part } of forms) {
-    for (const input of part.node.inputs) parts.add(input.node as AnyNode);
-    parts.add(part.node as AnyNode);
+  for (const { part, quantizedPart } of forms) {
+    const sent = quantizedPart?.values ?? part;
+    const behind = nodesBehind(sent, parts);
+    for (const { inputs } of [...behind, part.node]) {
+      for (const { node } of inputs) if (node.op === "leaf") parts.add(node as AnyNode);
+    }
+    if (part.node.op === "leaf") parts.add(part.node as AnyNode);
+    for (const node of behind) parts.add(node);
   }
   const nodes: AnyNode[] = [...parts];
   graph.nodes.forEach((node, position) => {

@@ -4,6 +4,11 @@ import type { PartitionedParameter } from "./partition.ts";
 import { reduceGradients } from "./reduce_gradients.ts";
 import type { ZeroSettings } from "./settings.ts";
 
+/** The leaf that holds what quantizing a gradient, given by its leaf, lost. */
+export function residualName(gradient: string): string {
+  return `residual of ${gradient}`;
+}
+
 /** The leaves of a program that belong to partitioned parameters. */
 export interface PartitionedLeaves {
   readonly parameterOf: (leaf: string) => PartitionedParameter | undefined;
@@ -25,10 +30,12 @@ export function partitionStates(leaves: PartitionedLeaves, settings: ZeroSetting
         maximumLive: settings.maximumLive,
         maximumReuseDistance: size(settings.maximumReuseDistance),
         bucket: settings.overlap ? size(settings.prefetchBucket) : 0,
+        quantized: settings.quantizedWeights === true,
       });
       return reduceGradients(gathered, {
         parameterOf: leaves.gradientOf,
         bucket: size(settings.reduceBucket),
+        residualOf: settings.quantizedGradients === true ? residualName : undefined,
       });
     },
   };

@@ -6,10 +6,12 @@ import {
   type Graph,
   type GraphOutput,
   type Node,
+  shapeOf,
   type Value,
 } from "../../graph/graph.ts";
 import { inScope } from "../../graph/scope.ts";
 import { isShared, type PartitionedParameter } from "./partition.ts";
+import { nodesBehind, quantizeGradient, sumOfRows } from "./quantized.ts";
 
 /** How gradients are summed over ranks. */
 export interface GradientReduction {
@@ -17,6 +19,8 @@ export interface GradientReduction {
   readonly parameterOf: (leaf: string) => PartitionedParameter | undefined;
   /** Elements that one collective sums: it starts as soon as so many are there. */
   readonly bucket: number;
+  /** The leaf of what a gradient, given by its leaf, did not send; undefined where nothing is lost. */
+  readonly residualOf: ((leaf: string) => string) | undefined;
 }
 
 /** The gradient of one parameter, before it is summed over ranks. */
@@ -39,6 +43,8 @@ export function reduceGradients(graph: Graph, reduction: GradientReduction): Gra
   const inserted = new Map<number, AnyNode[]>();
   const reduced = new Map<GraphOutput, GraphOutput>();
   const targets = new Map<Node, AnyNode>();
+  const residuals: GraphOutput[] = [];
+  const leaves: AnyNode[] = [];
   for (const bucket of bucketsOf(gradients, reduction.bucket)) {
     const place = bucket.at(-1)!.place;
     const made = inserted.get(place) ?? [];
@@ -54,7 +60,34 @@ export function reduceGradients(graph: Graph, reduction: GradientReduction): Gra
         made.push(node);
         sums = sums.map((_, index) => ({ node, index }));
       };
-      if (share === "part") collective(createNode("reduce_scatter", sums, { group, dimension: 0 }));
+      const { residualOf } = reduction;
+      if (share === "part" && residualOf !== undefined) {
+        const known = new Set<Node>(graph.nodes);
+        const keep = (value: Value): void => {
+          for (const node of nodesBehind(value, known)) {
+            if (!made.includes(node)) made.push(node);
+          }
+        };
+        const sent = sums.map((sum, index) => {
+          const { name } = bucket[index]!.outputs[0]!.target!.node.attributes;
+          const residual = leaf(residualOf(name), "state", shapeOf(sum), "f32");
+          leaves.push(residual.node as AnyNode);
+          const quantized = quantizeGradient(sum, residual, group);
+          keep(quantized.sent.values);
+          keep(quantized.residual);
+          residuals.push({ name: residualOf(name), value: quantized.residual, target: residual });
+          return quantized.sent;
+        });
+        const operands = sent.flatMap(({ values, scales }) => [values, scales]);
+        const node = createNode("all_to_all", operands, { group, split: 0, concatenate: 0 });
+        made.push(node);
+        sums = bucket.map(({ parameter: { part } }, index) => {
+          const received = { values: { node, index: 2 * index }, scales: { node, index: 2 * index + 1 } };
+          const total = sumOfRows(received, part);
+          keep(total);
+          return total;
+        });
+      } else if (share === "part") collective(createNode("reduce_scatter", sums, { group, dimension: 0 }));
       else if (group.size > 1) collective(createNode("all_reduce", sums, { group }));
       if (replicas !== undefined) collective(createNode("all_reduce", sums, { group: replicas }));
       bucket.forEach(({ outputs, parameter }, index) => {
@@ -73,11 +106,17 @@ export function reduceGradients(graph: Graph, reduction: GradientReduction): Gra
   const replaced = new Set(gradients.flatMap(({ outputs }) => outputs));
   return {
     ...graph,
-    nodes: graph.nodes.flatMap((node, index) => [targets.get(node) ?? node, ...(inserted.get(index) ?? [])]),
-    outputs: graph.outputs.flatMap((output) => {
-      const kept = reduced.get(output) ?? (replaced.has(output) ? undefined : output);
-      return kept === undefined ? [] : [kept];
-    }),
+    nodes: [
+      ...leaves,
+      ...graph.nodes.flatMap((node, index) => [targets.get(node) ?? node, ...(inserted.get(index) ?? [])]),
+    ],
+    outputs: [
+      ...graph.outputs.flatMap((output) => {
+        const kept = reduced.get(output) ?? (replaced.has(output) ? undefined : output);
+        return kept === undefined ? [] : [kept];
+      }),
+      ...residuals,
+    ],
   };
 }
 

@@ -29,6 +29,13 @@ export interface ZeroSettings {
    * backward pass gathers from near ones (hpZ: Wang et al., "ZeRO++", arXiv 2306.10209).
    */
   readonly secondarySize?: number | undefined;
+  /** Stage 3: parameters are gathered as 8-bit blocks (qwZ of ZeRO++). Lossy. */
+  readonly quantizedWeights?: boolean | undefined;
+  /**
+   * Where gradients are partitioned: they are summed from 4-bit blocks that ranks send each other, and what was lost
+   * is added to the next ones (qgZ of ZeRO++; error feedback: Seide et al., Interspeech 2014). Lossy.
+   */
+  readonly quantizedGradients?: boolean | undefined;
 }
 
 /** Nothing is partitioned; sizes follow the model. */

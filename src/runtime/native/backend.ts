@@ -4,7 +4,7 @@ import { debugLevel, environmentVariables, readInteger, readVariable } from "../
 import { ConfigError, InternalError, RunError } from "../../base/errors.ts";
 import { maximumElements, type SymbolValues } from "../../base/shape.ts";
 import { type CompiledProgram, compileProgram } from "../../compiler/compile.ts";
-import type { Program, Step } from "../../compiler/plan/program.ts";
+import type { Program, StartStep, Step } from "../../compiler/plan/program.ts";
 import type { Graph } from "../../graph/graph.ts";
 import type {
   Backend,
@@ -28,6 +28,7 @@ import {
   type NativeBindings,
   type NativeContext,
   type NativeProgram,
+  type NativeReport,
 } from "./addon.ts";
 import { encodeProgram } from "./encode.ts";
 import { asCommunicationError } from "./group.ts";
@@ -147,6 +148,8 @@ class NativeExecutable implements Executable {
   readonly #trace: Trace | undefined;
   readonly #timings = debugLevel() >= 1;
   readonly #stores: readonly Store[];
+  /** By ticket. */
+  readonly #starts: readonly StartStep[];
   #native: NativeProgram | undefined;
   #prepared = false;
 
@@ -164,6 +167,7 @@ class NativeExecutable implements Executable {
     this.#stores = [...stores.values()];
     this.#addon = addon;
     this.#program = program;
+    this.#starts = program.steps.filter((step) => step.kind === "start");
     this.#threads = threads;
     this.#trace = trace;
     this.flops = flops;
@@ -229,7 +233,7 @@ class NativeExecutable implements Executable {
     if (report.failedStep >= 0) this.#drain();
     // A run that stopped early may have left some of it undone.
     this.#prepared = report.failedStep < 0;
-    this.#record(started, report.seconds, report.stepSeconds, prepare);
+    this.#record(started, report, prepare);
     if (this.#timings) {
       const [whole, kernels] = [report.seconds, report.kernelSeconds].map((seconds) =>
         (seconds * 1e3).toFixed(3),
@@ -237,7 +241,8 @@ class NativeExecutable implements Executable {
       process.stderr.write(`program ${this.#program.name}: ${whole} ms, ${kernels} ms of it in kernels\n`);
     }
     if (report.failedStep >= 0) throw this.#notFinite(report.failedStep, report.failedOutput);
-    return { seconds: report.seconds, kernelSeconds: report.kernelSeconds };
+    const { seconds, kernelSeconds, waitSeconds } = report;
+    return { seconds, kernelSeconds, waitSeconds };
   }
 
   /** Transfers of a run that ended early must not reach memory that the next one uses. */
@@ -256,7 +261,7 @@ class NativeExecutable implements Executable {
 
   #notFinite(index: number, output: number): RunError {
     const step = [...this.#program.prepare, ...this.#program.steps][index]!;
-    const op = nameOf(step);
+    const op = step.kind === "wait" ? step.op : nameOf(step);
     const scope = step.scope === "" ? "outside of any module" : step.scope;
     return new RunError(
       "not_finite",
@@ -268,9 +273,10 @@ class NativeExecutable implements Executable {
     );
   }
 
-  #record(started: number, seconds: number, stepSeconds: Float64Array, prepared: boolean): void {
+  #record(started: number, report: NativeReport, prepared: boolean): void {
     const trace = this.#trace;
     if (trace === undefined) return;
+    const { seconds, stepSeconds, collectiveSeconds } = report;
     trace.span("program", this.#program.name, "program", started, started + seconds);
     const steps = prepared ? [...this.#program.prepare, ...this.#program.steps] : this.#program.steps;
     for (let index = 0; index * 2 + 1 < stepSeconds.length; index++) {
@@ -281,16 +287,22 @@ class NativeExecutable implements Executable {
       trace.span("kernels", name, "kernel", begin, started + stepSeconds[index * 2 + 1]!, {
         scope: step.scope,
       });
+      if (step.kind !== "wait") continue;
+      const start = this.#starts[step.ticket]!;
+      const [begun, ended] = collectiveSeconds.subarray(2 * step.ticket, 2 * step.ticket + 2);
+      const lane = trace.laneOf(`ranks over ${this.#program.groups[start.group]!.axes}`);
+      trace.span(lane, step.op, "collective", started + begun!, started + ended!, { scope: step.scope });
     }
   }
 }
 
-/** The kernel of a step as traces and errors call it. */
+/** A step as traces call it, and errors where it is a kernel. */
 function nameOf(step: Step): string {
   switch (step.kind) {
     case "kernel":
-    case "start":
       return step.op;
+    case "start":
+      return `start ${step.op}`;
     case "wait":
       return `wait for ${step.op}`;
     case "store":

@@ -4,14 +4,7 @@ import { join } from "node:path";
 import { environmentVariables, readVariable } from "../../base/environment.ts";
 import { RunError } from "../../base/errors.ts";
 import { buildFolder, type Compiler, commonFlags, compileUnits, linkAddon, type Unit } from "./build.ts";
-
-/** The addon that joins ranks over MPI. */
-export const mpiAddonPath = join(buildFolder, "slipstream_mpi.node");
-
-/** What to install where there is no MPI. */
-export const installMpi =
-  "Debian, Ubuntu: apt-get install libopenmpi-dev openmpi-bin    Fedora: dnf install openmpi-devel    " +
-  "macOS: brew install open-mpi    then: npx slipstream build";
+import { installMpi, mpiAddonPath } from "./mpi_world.ts";
 
 /**
  * The C++ compiler of this machine's MPI; undefined where there is none.

@@ -16,7 +16,16 @@ interface MpiAddon {
   libraryVersion(): string;
 }
 
-const addonPath = join(dirname(fileURLToPath(import.meta.url)), "../../../build/slipstream_mpi.node");
+/** The addon that joins ranks over MPI: built by build_mpi.ts, where there is an MPI. */
+export const mpiAddonPath = join(
+  dirname(fileURLToPath(import.meta.url)),
+  "../../../build/slipstream_mpi.node",
+);
+
+/** What to install where there is no MPI. */
+export const installMpi =
+  "Debian, Ubuntu: apt-get install libopenmpi-dev openmpi-bin    Fedora: dnf install openmpi-devel    " +
+  "macOS: brew install open-mpi    then: npx slipstream build";
 
 /** What launchers tell the processes that they start about how many these are. */
 const sizeVariables = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS"];
@@ -64,28 +73,25 @@ export function createMpiWorld({ timeoutSeconds }: GroupOptions): ProcessGroup |
 
 /** What the MPI addon was built for; undefined where it is not built. @throws RunError where it does not load. */
 export function mpiLibrary(): string | undefined {
-  return existsSync(addonPath) ? loadMpi().libraryVersion().trim() : undefined;
+  return existsSync(mpiAddonPath) ? loadMpi().libraryVersion().trim() : undefined;
 }
 
 function loadMpi(): MpiAddon {
-  const hint =
-    "Debian, Ubuntu: apt-get install libopenmpi-dev openmpi-bin    Fedora: dnf install openmpi-devel    " +
-    "then: npx slipstream build";
-  if (!existsSync(addonPath)) {
+  if (!existsSync(mpiAddonPath)) {
     throw new RunError("addon_missing", "Slipstream's MPI addon has not been built, so ranks cannot meet", {
-      where: addonPath,
-      hint,
+      where: mpiAddonPath,
+      hint: installMpi,
     });
   }
   const module = { exports: {} };
   try {
     // MPI libraries load their own parts later, which look for symbols among the global ones.
-    process.dlopen(module, addonPath, constants.dlopen.RTLD_NOW | constants.dlopen.RTLD_GLOBAL);
+    process.dlopen(module, mpiAddonPath, constants.dlopen.RTLD_NOW | constants.dlopen.RTLD_GLOBAL);
   } catch (cause) {
     throw new RunError("addon_broken", "Slipstream's MPI addon does not load", {
-      where: addonPath,
+      where: mpiAddonPath,
       received: cause instanceof Error ? cause.message : String(cause),
-      hint,
+      hint: installMpi,
       cause,
     });
   }

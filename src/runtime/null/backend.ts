@@ -17,6 +17,7 @@ import type {
   RunCost,
   RunTime,
 } from "../planning.ts";
+import { alignRegion, type Store } from "../store.ts";
 import { scratchBytes } from "./scratch.ts";
 import { communicationCost, simulate } from "./simulate.ts";
 
@@ -37,8 +38,25 @@ export function createNullBackend(options: NullOptions = {}): PlanningBackend {
   return {
     name: "null",
     allocate: (dtype: DType, _elements: number): TensorData => viewOf(dtype, new ArrayBuffer(0)),
+    openStore: (folder: string, bytes: number): Store => countedStore(folder, bytes),
     compile: (graph: Graph, options: CompileOptions = {}): PlannedExecutable =>
       new NullExecutable(compileProgram(graph, options), threads),
+  };
+}
+
+/** A store that takes no space and moves nothing. */
+function countedStore(folder: string, bytes: number): Store {
+  const nothing = async (): Promise<void> => {};
+  return {
+    folder,
+    bytes: alignRegion(bytes),
+    direct: true,
+    read: nothing,
+    write: nothing,
+    traffic: () => ({ readBytes: 0, writtenBytes: 0, readSeconds: 0, writeSeconds: 0 }),
+    drain: () => {},
+    native: undefined,
+    close: () => {},
   };
 }
 

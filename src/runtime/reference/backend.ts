@@ -4,29 +4,39 @@ import { elementCount, maximumElements, resolveShape, type SymbolValues } from "
 import { quantizeParameters } from "../../compiler/passes/quantize_parameters.ts";
 import { runPasses } from "../../compiler/pipeline.ts";
 import { type Graph, leavesOf, type Node, type TensorType, typeOf, type Value } from "../../graph/graph.ts";
-import { inPlaceOutputs } from "../../graph/ops.ts";
+import { inPlaceOutputs, type RankGroup } from "../../graph/ops.ts";
 import { graphCost } from "../../graph/rules/cost.ts";
 import type { ReferenceTensor } from "../../graph/rules/reference.ts";
 import { verifyGraph } from "../../graph/verify.ts";
 import type { Backend, Bindings, CompileOptions, Executable, MemoryPlan, RunOptions } from "../backend.ts";
+import { collectGroups } from "../bind_groups.ts";
+import type { ProcessGroup } from "../group.ts";
 import { boundMemory, readBinding, writeBinding } from "./bindings.ts";
 import { evaluateNodes, tensorOf } from "./evaluate.ts";
+import { evaluateInGroups } from "./evaluate_in_groups.ts";
+import { isCollectiveNode } from "./evaluate_ranks.ts";
 
 /**
  * The backend that says what programs mean: node by node, in float64 TypeScript, as `referenceRules` have
  * it. Results are rounded only when they are stored into what the caller bound; memory of float leaves and
  * outputs may be bound as Float64Array to keep full precision. It runs on the event loop and is meant for
- * tests and tiny models. Unlike kernels it refuses ids, targets and slots that are out of range.
+ * tests and tiny models. Collectives exchange their operands over the process groups: as many reference ranks, in any
+ * processes, compute what the ranks' programs are to give. Unlike kernels it refuses ids, targets and slots that are out of range.
  */
 export function createReferenceBackend(): Backend {
+  const queue = new RunQueue();
   return {
     name: "reference",
     allocate: (dtype, elements) => viewOf(dtype, new ArrayBuffer(elements * bytesPerElement(dtype))),
-    compile: compileReference,
+    compile: (graph, options = {}) => compileReference(graph, options, queue),
   };
 }
 
-function compileReference(recorded: Graph, { quantized, passes = [] }: CompileOptions = {}): Executable {
+function compileReference(
+  recorded: Graph,
+  { quantized, passes = [], groups: given }: CompileOptions,
+  queue: RunQueue,
+): Executable {
   verifyGraph(recorded);
   const graph = runPasses(
     quantized === undefined ? recorded : quantizeParameters(recorded, quantized),
@@ -34,9 +44,10 @@ function compileReference(recorded: Graph, { quantized, passes = [] }: CompileOp
   );
   const leaves = leavesOf(graph);
   const updates = inPlaceUpdates(graph);
+  const groups = groupsOf(graph, given);
   let disposed = false;
 
-  const run = (bindings: Bindings, symbols: SymbolValues, options: RunOptions): void => {
+  const run = async (bindings: Bindings, symbols: SymbolValues, options: RunOptions): Promise<void> => {
     const memory = new Map<string, TensorData>();
     const inputs = new Map<string, ReferenceTensor>();
     for (const [name, node] of leaves) {
@@ -49,7 +60,10 @@ function compileReference(recorded: Graph, { quantized, passes = [] }: CompileOp
       if (output.target !== undefined) continue;
       memory.set(output.name, boundMemory(bindings, output.name, typeOf(output.value), symbols));
     }
-    const values = evaluateNodes(graph, inputs, symbols, options);
+    const values =
+      groups.size === 0
+        ? evaluateNodes(graph, inputs, symbols, options)
+        : await evaluateInGroups(graph, inputs, groups, symbols, options);
     for (const { leaf, value } of updates) {
       const { name, dtype } = leaf.attributes;
       writeBinding(memory.get(name)!, dtype, tensorOf(values, value).values);
@@ -69,7 +83,7 @@ function compileReference(recorded: Graph, { quantized, passes = [] }: CompileOp
     run: async (bindings, symbols = {}, options = {}) => {
       if (disposed) throw new RunError("disposed", `program ${graph.name} was disposed and cannot run`);
       const started = performance.now();
-      run(bindings, symbols, options);
+      await queue.add(() => run(bindings, symbols, options));
       const seconds = (performance.now() - started) / 1000;
       return { seconds, kernelSeconds: seconds };
     },
@@ -82,6 +96,38 @@ function compileReference(recorded: Graph, { quantized, passes = [] }: CompileOp
     },
   };
   return executable;
+}
+
+/** Runs of one backend execute one after another, also where one waits for other ranks. */
+class RunQueue {
+  #last: Promise<void> | undefined;
+
+  /** Calls `work` when what was added before has ended: at once where nothing has to be waited for. */
+  async add(work: () => Promise<void>): Promise<void> {
+    const before = this.#last;
+    const own = before === undefined ? work() : before.then(work, work);
+    this.#last = own;
+    try {
+      await own;
+    } finally {
+      if (this.#last === own) this.#last = undefined;
+    }
+  }
+}
+
+/** The process groups of a graph's collectives, by axes. */
+function groupsOf(
+  graph: Graph,
+  given: ReadonlyMap<string, ProcessGroup> | undefined,
+): ReadonlyMap<string, ProcessGroup> {
+  const named = new Map<string, RankGroup>();
+  for (const node of graph.nodes) {
+    if (!isCollectiveNode(node)) continue;
+    const { group } = node.attributes;
+    if (group.size > 1) named.set(group.axes, group);
+  }
+  const groups = collectGroups(graph.name, [...named.values()], given);
+  return new Map([...named.keys()].map((axes, index) => [axes, groups[index]!]));
 }
 
 /**

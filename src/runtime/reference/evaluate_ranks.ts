@@ -134,7 +134,7 @@ function meet(
 }
 
 /** What must be the same for every rank of a group. */
-function fingerprint(node: CollectiveNode): string {
+export function fingerprint(node: CollectiveNode): string {
   const { group: _, ...attributes } = node.attributes;
   const types = node.inputs.map((input) => formatType(typeOf(input)));
   return `${node.op} ${JSON.stringify(attributes)} of ${types.join(", ")}`;

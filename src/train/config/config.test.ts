@@ -100,7 +100,7 @@ describe("describeConfig", () => {
     expect(rows.length + sections.length).toBe(keys.length);
     expect(markdown).toContain("| `steps_per_print` | integer >= 1 | `10` |");
     expect(markdown).toContain(
-      '| `mode` | none \\| every_block \\| every_k \\| sqrt \\| budget | `"none"` |',
+      '| `mode` | none \\| every_block \\| keep_attention \\| every_k \\| sqrt \\| budget | `"none"` |',
     );
   });
 });

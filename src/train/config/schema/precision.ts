@@ -43,10 +43,10 @@ export const fp16Schema = z
 export const activationCheckpointingSchema = z
   .strictObject({
     mode: z
-      .enum(["none", "every_block", "every_k", "sqrt", "budget"])
+      .enum(["none", "every_block", "keep_attention", "every_k", "sqrt", "budget"])
       .default("none")
       .describe(
-        "Which activations are kept: all (`none`), the input of every block, of every k-th block, of about the square root of the blocks (arXiv 1604.06174), or as many as fit `memory_budget` with the least extra compute.",
+        "Which activations are kept: all (`none`), the input of every block, with the results of its attention (arXiv 2406.18485), of every k-th block, of about the square root of the blocks (arXiv 1604.06174), or as many as fit `memory_budget` with the least extra compute.",
       ),
     every: count().optional().describe("Blocks between kept activations, for mode `every_k`."),
     memory_budget: byteSize().optional().describe("Memory for activations, for mode `budget`."),
