@@ -126,7 +126,9 @@ class World : public std::enable_shared_from_this<World> {
     if (failure_.has_value()) meeting->arrival.fail();
     for (size_t begin = 0; begin <= name.size();) {
       const size_t end = std::min(name.find('+', begin), name.size());
-      const auto found = links_.find(name.substr(begin, end - begin));
+      // A part of an axis, such as "sequence.inner", has the axis' links.
+      const size_t axis_end = std::min(name.find('.', begin), end);
+      const auto found = links_.find(name.substr(begin, axis_end - begin));
       if (found != links_.end()) meeting->links.push_back(found->second);
       begin = end + 1;
     }

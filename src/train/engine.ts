@@ -128,6 +128,8 @@ export class TrainingEngine {
   readonly #update: Executable;
   readonly #squared: readonly SquaredStretch[];
   #updates = 0;
+  /** Awaited before parameters and states change: for what still reads them. */
+  beforeUpdate: (() => Promise<void>) | undefined;
   #copied = false;
 
   constructor(options: EngineOptions) {
@@ -195,6 +197,11 @@ export class TrainingEngine {
     return this.#runner.memory;
   }
 
+  /** Whether parameters or states lie on disk. */
+  get hasStatesOnDisk(): boolean {
+    return this.#states.store !== undefined;
+  }
+
   /** Bytes of this rank's buffers, padding included. */
   get stateBytes(): StateBytes {
     const bytesOf = (kind: string): number => this.#states.bytesOf(kind);
@@ -249,7 +256,7 @@ export class TrainingEngine {
   async gatherParameter(name: string): Promise<Float32Array> {
     const { rank, parameters } = this.#options;
     if (rank === undefined || rank.world.size === 1) {
-      return await this.#keptParameter(this.#wholePlaced(name));
+      return await this.wholeParameter(name);
     }
     const placed = this.layout.parameters.get(name);
     const own = placed !== undefined && this.#contributes(placed) ? placed : undefined;
@@ -380,10 +387,15 @@ export class TrainingEngine {
     this.#runner.releaseEvaluation();
   }
 
-  /** Frees native memory; the engine cannot be used afterwards. */
-  dispose(): void {
+  /** Frees the memory of the programs: states can still be read and saved. */
+  releasePrograms(): void {
     this.#runner.dispose();
     for (const executable of [this.#clear, this.#copy, this.#norm, this.#update]) executable?.dispose();
+  }
+
+  /** Frees native memory and disk space; the engine cannot be used afterwards. */
+  dispose(): void {
+    this.releasePrograms();
     this.#states.close();
   }
 
@@ -454,6 +466,14 @@ export class TrainingEngine {
     this.#copied = true;
   }
 
+  /**
+   * The whole values of a parameter that this rank holds whole; no collective. A view where they are in memory.
+   * @throws InternalError where it holds a part.
+   */
+  async wholeParameter(name: string): Promise<Float32Array> {
+    return await this.#keptParameter(this.#wholePlaced(name));
+  }
+
   #wholeParameter(name: string): Float32Array {
     const { parameterStart, elements } = this.#wholePlaced(name);
     return this.#states.view("parameters", parameterStart, elements);
@@ -492,8 +512,10 @@ export class TrainingEngine {
       if (states.keepsHalves) {
         states.place(`master ${name}`, "parameters", parameterStart, kept);
         states.placeHalf(`copy of ${name}`, parameterStart);
-        // Only products and tables round weights to bf16; norms read theirs in float32.
-        if (placed.local.shape.length > 1) states.computeInHalf(name, parameterStart);
+        // Only products and tables round weights to bf16; norms read theirs in float32. What is gathered after an
+        // update comes in float32 alone.
+        const complete = parameter === "part" || group.size === 1;
+        if (placed.local.shape.length > 1 && complete) states.computeInHalf(name, parameterStart);
       }
       if (placed.decayGroup === undefined) continue;
       if (parameter === "whole" && group.size > 1)
@@ -534,6 +556,7 @@ export class TrainingEngine {
       const context = { ...settings, update: this.#updates + 1, decay, gradientScale: clip / scale };
       bindings[`hyper ${group}`] = Float32Array.from(optimizer.hyper(context));
     }
+    await this.beforeUpdate?.();
     const { kernelSeconds } = await this.#update.run(bindings);
     this.#updates++;
     this.weightsChanged();

@@ -211,8 +211,7 @@ export function buildEngine(
   const facts = {
     ranks: rank?.ranksInProcess ?? 1,
     residentBytes: process.memoryUsage.rss(),
-    computesInHalf:
-      dtype === "bf16" && (config.zero_optimization.stage === 3 || (rank?.mesh.worldSize ?? 1) === 1),
+    computesInHalf: dtype === "bf16",
   };
   return buildPlaced(config, facts, build, (engine) => ({
     arena: engine.memory.arena,

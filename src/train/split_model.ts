@@ -1,14 +1,13 @@
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
-import type { ContextPlan } from "../parallel/context/context_parallel.ts";
-import { contextPlan } from "../parallel/context/methods.ts";
 import type { LocalParameter } from "../parallel/local_parameter.ts";
-import { type BatchSizes, matchesAny, sequenceDegrees, type TrainConfig } from "./config/index.ts";
+import { type BatchSizes, matchesAny, type TrainConfig } from "./config/index.ts";
 import { activationDType, recomputeSetting, zeroSettings } from "./engine_settings.ts";
 import { joinGrid } from "./grid_groups.ts";
 import type { MicroBatchRunner } from "./micro_batches.ts";
 import { preparePipeline } from "./pipeline/prepare.ts";
 import type { Rank } from "./rank.ts";
+import { contextPlanOf } from "./sequence_method.ts";
 import { createSharding, type ProgramSharding } from "./sharding.ts";
 import type { RunnerContext } from "./single_program.ts";
 import { joinSubgroups } from "./subgroups.ts";
@@ -32,7 +31,7 @@ export async function splitModel(
   { language, parameters }: { readonly language: LanguageModel; readonly parameters: ParameterTable },
   rank: Rank,
 ): Promise<SplitModel> {
-  const context = contextOf(config, rank);
+  const context = contextPlanOf(config, rank.mesh.sizes.sequence);
   const partitioned = await joinSubgroups(rank, zeroSettings(config));
   const joined = context === undefined ? partitioned : await joinGrid(partitioned, context.grid);
   const sharding = createSharding(parameters, language.sharding ?? [], rank.mesh, context);
@@ -58,17 +57,4 @@ export async function splitModel(
     sharding,
   });
   return { ...split, ...prepared };
-}
-
-/** How attention meets the tokens of other ranks; undefined where heads are exchanged for tokens alone. */
-function contextOf(config: TrainConfig, { mesh }: Rank): ContextPlan | undefined {
-  const { mode, placement, inner_ring: innerRing } = config.sequence_parallel;
-  const ranks = mesh.sizes.sequence;
-  if (ranks === 1 || mode === "ulysses" || mode === "dsp") return undefined;
-  const { heads } = sequenceDegrees(config, ranks);
-  return contextPlan(mode, ranks, {
-    heads,
-    placement,
-    ...(innerRing === undefined ? {} : { innerRing }),
-  });
 }

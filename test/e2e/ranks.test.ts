@@ -71,6 +71,21 @@ describe("ranks train what one rank trains", () => {
     expect(Math.abs(own.evaluation_loss! / alone.evaluation_loss! - 1)).toBeLessThan(1e-5);
   });
 
+  test.each([
+    ["2", "mode: ring"],
+    ["4", "mode: striped"],
+    ["4", "mode: burst"],
+    ["4", "mode: usp, ulysses_degree: 2"],
+    ["4", "mode: loongtrain, ulysses_degree: 1, inner_ring: 2"],
+  ])("on %s ranks of a sequence with %s", async (ranks, method) => {
+    using place = new Workplace();
+    const config = place.config(validated);
+    await place.train([config]);
+    const sets = [`parallel={sequence: ${ranks}}`, `sequence_parallel={${method}}`, "output_dir=split"];
+    await place.train([config, "--ranks", ranks, ...sets.flatMap((text) => ["--set", text])]);
+    expectSameCurve(place.metrics("split"), place.metrics());
+  });
+
   test("fine-tuning at stage 3 starts from the weights of the folder", async () => {
     using place = new Workplace();
     const config = "config.json";

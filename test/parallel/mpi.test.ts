@@ -86,15 +86,22 @@ describe.skipIf(absence !== undefined)("under mpirun", () => {
 
 test("launchers are known by what they set", () => {
   expect(launchedRanks({})).toBeUndefined();
-  expect(launchedRanks({ OMPI_COMM_WORLD_SIZE: "4", OMPI_COMM_WORLD_RANK: "3" })).toEqual({
-    rank: 3,
-    size: 4,
-  });
-  expect(launchedRanks({ PMI_SIZE: "2", PMI_RANK: "0" })).toEqual({ rank: 0, size: 2 });
+  const openMpi = {
+    OMPI_COMM_WORLD_SIZE: "4",
+    OMPI_COMM_WORLD_RANK: "3",
+    OMPI_COMM_WORLD_LOCAL_SIZE: "2",
+  };
+  expect(launchedRanks(openMpi)).toEqual({ rank: 3, size: 4, onThisMachine: 2 });
+  expect(launchedRanks({ PMI_SIZE: "2", PMI_RANK: "0" })).toEqual({ rank: 0, size: 2, onThisMachine: 2 });
   // A shell within an allocation of Slurm is no rank.
   expect(launchedRanks({ SLURM_NTASKS: "8", SLURM_PROCID: "0" })).toBeUndefined();
-  const step = { SLURM_NTASKS: "8", SLURM_PROCID: "5", SLURM_STEP_ID: "0" };
-  expect(launchedRanks(step)).toEqual({ rank: 5, size: 8 });
+  const step = {
+    SLURM_NTASKS: "8",
+    SLURM_PROCID: "5",
+    SLURM_STEP_ID: "0",
+    SLURM_STEP_TASKS_PER_NODE: "4(x2)",
+  };
+  expect(launchedRanks(step)).toEqual({ rank: 5, size: 8, onThisMachine: 4 });
   expect(createMpiWorld({ timeoutSeconds: 1 })).toBeUndefined();
 });
 

@@ -50,6 +50,7 @@ export function defineTrain(run: (options: TrainCommandOptions) => Promise<void>
             "try other values without touching the file",
           ],
           ["slipstream train config.yaml --ranks 2", "split the batch over two ranks of this process"],
+          ["mpirun -n 4 slipstream train config.yaml", "as four processes, on one machine or several"],
           ["slipstream train config.yaml --resume", "go on where the last run stopped"],
         ],
         next: "`slipstream plan --help` tells memory and time beforehand; examples/ holds configs",

@@ -13,6 +13,7 @@ import {
   searchLayouts,
   type TrainingPlan,
 } from "../../train/plan/index.ts";
+import { contextPlanOf } from "../../train/sequence_method.ts";
 import type { PlanCommandOptions } from "../commands/plan.ts";
 
 /** What this machine reaches; undefined where native code is not built, which planning does not need. */
@@ -41,7 +42,7 @@ export async function runPlan(options: PlanCommandOptions): Promise<void> {
   if (cluster !== undefined) {
     const plan = await planTraining({
       ...common,
-      machine: machineOf(cluster, mesh),
+      machine: machineOf(cluster, mesh, contextPlanOf(config, mesh.sequence)?.grid),
       baselineBytes: cluster.accelerator.baseline,
     });
     print(options, plan, cluster.accelerator.memory);

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { CommunicationError } from "../../base/errors.ts";
 import { suggestLearningRates } from "../../optim/schedules/index.ts";
 import type { TrainConfig } from "../../train/config/index.ts";
 import { readMetrics } from "../../train/metrics/index.ts";
@@ -8,6 +9,7 @@ import { withBackend } from "../backend.ts";
 import type { TrainCommandOptions } from "../commands/train.ts";
 import { shellCommand } from "../shell.ts";
 import { localRanks } from "./local_ranks.ts";
+import { mpiRanks } from "./mpi_ranks.ts";
 
 /** Exit status of a run that Ctrl-C ended: 128 + SIGINT, as shells have it. */
 const interruptedStatus = 130;
@@ -26,6 +28,8 @@ function rangeTestVerdict(config: TrainConfig): string {
 
 /** Trains, and says how it ended and what to type next. */
 export async function runTrain(options: TrainCommandOptions): Promise<void> {
+  const launched = mpiRanks(options.ranks);
+  const leads = launched?.lead ?? true;
   const controller = new AbortController();
   const interrupt = (): void => {
     // The second Ctrl-C does not wait for the step and the checkpoint.
@@ -37,10 +41,11 @@ export async function runTrain(options: TrainCommandOptions): Promise<void> {
   try {
     const backendOptions = {
       backend: "native",
-      ...(options.trace === undefined ? {} : { trace: options.trace }),
+      ...(options.trace === undefined || !leads ? {} : { trace: options.trace }),
     } as const;
     await withBackend(backendOptions, async (backend, trace) => {
       const { overrides, resume, ranks, maxRestarts, config: configPath } = options;
+      const launcher = launched?.launcher(trace) ?? (ranks === 1 ? undefined : localRanks(ranks, trace));
       const { outcome, config } = await runTraining({
         configPath,
         overrides,
@@ -48,8 +53,11 @@ export async function runTrain(options: TrainCommandOptions): Promise<void> {
         backend,
         maximumRestarts: maxRestarts,
         signal: controller.signal,
-        ...(ranks === 1 ? {} : { ranks: localRanks(ranks, trace) }),
+        ...(launcher === undefined ? {} : { ranks: launcher }),
       });
+      if (outcome.reason === "interrupted") process.exitCode = interruptedStatus;
+      // Rank 0 speaks for all.
+      if (!leads) return;
       const say = (line: string): boolean => process.stdout.write(`${line}\n`);
       const elapsed = duration(outcome.elapsedSeconds);
       if (outcome.reason === "interrupted") {
@@ -59,7 +67,6 @@ export async function runTrain(options: TrainCommandOptions): Promise<void> {
         say(
           `resume with: ${shellCommand(["slipstream", "train", configPath, ...sets, ...many, "--resume"])}`,
         );
-        process.exitCode = interruptedStatus;
         return;
       }
       const evaluation =
@@ -79,6 +86,10 @@ export async function runTrain(options: TrainCommandOptions): Promise<void> {
       say(`metrics:    ${config.output_dir}/metrics.jsonl, ${config.output_dir}/loss.svg`);
       say(`next:       slipstream generate ${shellCommand([outcome.model ?? ""])} --prompt "..."`);
     });
+  } catch (error) {
+    // What ended all ranks is told once, by rank 0.
+    if (leads || !(error instanceof CommunicationError)) throw error;
+    process.exitCode = 1;
   } finally {
     process.off("SIGINT", interrupt);
     process.off("SIGTERM", interrupt);

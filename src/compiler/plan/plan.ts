@@ -225,8 +225,8 @@ class MovedLeaves {
       const place = node.op === "leaf" ? tiers?.leaves.get(node.attributes.name) : undefined;
       if (node.op !== "leaf" || place === undefined) continue;
       const { store, offset } = place;
-      const key = `${store} ${offset}`;
       const bytes = bytesOf({ node, index: 0 });
+      const key = `${store} ${offset} ${bytes}`;
       const object = byPlace.get(key) ?? this.regions.length;
       byPlace.set(key, object);
       this.regions[object] ??= { store, offset, bytes, label: node.outputs[0]! };

@@ -74,9 +74,14 @@ class Emitter {
     this.#collectNeeds();
     for (const node of this.#graph.nodes) inScope(node.scope, () => this.#emitNode(node));
     const layouts = this.#graph.outputs.map((output) => this.#given.output(output));
-    const values = this.#values.inLayouts(
-      this.#graph.outputs.map(({ value }, index) => ({ value, layout: layouts[index]! })),
-    );
+    const requests = this.#graph.outputs.map(({ value }, index) => ({ value, layout: layouts[index]! }));
+    const values = new Array<Value>(requests.length);
+    for (const places of this.#outputsTogether()) {
+      const local = this.#values.inLayouts(places.map((place) => requests[place]!));
+      places.forEach((place, index) => {
+        values[place] = local[index]!;
+      });
+    }
     const outputs = this.#graph.outputs.map((output, index): GraphOutput => {
       const value = values[index]!;
       if (output.target === undefined) return { ...output, value };
@@ -84,6 +89,17 @@ class Emitter {
     });
     const graph = buildGraph(this.#graph.name, outputs);
     return { graph, inputs: this.#inputs, conversions: this.#values.conversions };
+  }
+
+  /** Outputs that may travel in one bucket: where stages of a pipeline are cut apart later, only those of one module. */
+  #outputsTogether(): number[][] {
+    const places = [...this.#graph.outputs.keys()];
+    if (this.#mesh.sizes.pipeline === 1) return [places];
+    const modules = Map.groupBy(places, (place) => {
+      const { scope } = this.#graph.outputs[place]!.value.node;
+      return scope.block === undefined ? `output ${place}` : `block ${scope.block}`;
+    });
+    return [...modules.values()];
   }
 
   /** In which layouts the results of each node are read. */

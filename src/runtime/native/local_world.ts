@@ -6,8 +6,8 @@ import { NativeGroup } from "./group.ts";
 /** How ranks of one process are joined. */
 export interface LocalWorldOptions extends GroupOptions {
   /**
-   * Links to pretend, by mesh axis: a group whose name has that axis ("data", "data+sequence") is as slow as its
-   * slowest link. Every rank has one of its own on each axis, which all its groups over that axis share.
+   * Links to pretend, by mesh axis: a group whose name has that axis ("data", "data+sequence", "sequence.inner")
+   * is as slow as its slowest link. Every rank has one of its own on each axis, which all its groups over that axis share.
    */
   readonly links?: Readonly<Partial<Record<string, EmulatedLink>>>;
 }

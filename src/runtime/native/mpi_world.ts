@@ -31,15 +31,29 @@ export const installMpi =
 const sizeVariables = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS"];
 const rankVariables = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MPI_LOCALRANKID", "SLURM_PROCID"];
 
+const machineVariables = ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE"];
+
+/** What a launcher says of the processes that it started. */
+export interface LaunchedRanks {
+  readonly rank: number;
+  readonly size: number;
+  /** How many of them share this machine; all, where the launcher does not say. */
+  readonly onThisMachine: number;
+}
+
 /** How many ranks `mpirun` or Slurm started, and which one this process is; undefined where neither did. */
 export function launchedRanks(
   environment: Readonly<Record<string, string | undefined>> = launcherEnvironment(),
-): { readonly rank: number; readonly size: number } | undefined {
+): LaunchedRanks | undefined {
+  // Slurm writes "2(x3),1": as many on each machine.
+  const local = machineVariables.map((name) => Number.parseInt(environment[name] ?? "", 10));
+  const onThisMachine = local.find((count) => count > 0);
   for (const [index, name] of sizeVariables.entries()) {
     // A shell of a Slurm allocation has SLURM_NTASKS, but is no rank: those that srun starts have a step.
     if (name === "SLURM_NTASKS" && environment.SLURM_STEP_ID === undefined) continue;
     const [size, rank] = [Number(environment[name]), Number(environment[rankVariables[index]!])];
-    if (Number.isInteger(size) && size > 0 && Number.isInteger(rank)) return { rank, size };
+    if (!Number.isInteger(size) || size < 1 || !Number.isInteger(rank)) continue;
+    return { rank, size, onThisMachine: onThisMachine ?? size };
   }
   return undefined;
 }

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { nearest } from "../../base/suggest.ts";
-import { groupName, type MeshAxis, type MeshSizes, meshAxes } from "../../parallel/mesh.ts";
+import { gridGroups, type SequenceGrid } from "../../parallel/context/grid.ts";
+import { groupName, Mesh, type MeshAxis, type MeshSizes, meshAxes } from "../../parallel/mesh.ts";
 import type { Link, Machine } from "../../runtime/planning.ts";
 import {
   type ConfigProblem,
@@ -81,14 +82,21 @@ const knownKeys = [
   ...["ranks_per_node", "links", "node", "network", "bandwidth", "latency"],
 ];
 
-/** What a rank of a cluster reaches in its kernels, and the links of every group of a mesh. */
-export function machineOf(cluster: Cluster, sizes: MeshSizes): Machine {
+/**
+ * What a rank of a cluster reaches in its kernels, and the links of every group of a mesh, and of the grid over its
+ * sequence axis where there is one.
+ */
+export function machineOf(cluster: Cluster, sizes: MeshSizes, grid?: SequenceGrid): Machine {
   const { flops, memory_bandwidth: bandwidth, efficiency } = cluster.accelerator;
   const wide = meshAxes.filter((axis) => sizes[axis] > 1);
   const links = new Map<string, Link>();
   for (let mask = 1; mask < 2 ** wide.length; mask++) {
     const axes = wide.filter((_, index) => (mask >> index) % 2 === 1);
     links.set(groupName(axes), linkOf(cluster, sizes, axes));
+  }
+  const groups = grid === undefined ? [] : gridGroups(new Mesh(sizes, 0), grid).values();
+  for (const { group, members } of groups) {
+    links.set(group.axes, linkAcross(cluster, members.at(-1)! - members[0]!));
   }
   return { flops: flops * efficiency, bandwidth: bandwidth * efficiency, links };
 }
@@ -98,7 +106,6 @@ export function machineOf(cluster: Cluster, sizes: MeshSizes): Machine {
  * laid out node by node in the order of the mesh.
  */
 export function linkOf(cluster: Cluster, sizes: MeshSizes, axes: readonly MeshAxis[]): Link {
-  const { links, ranks_per_node: perNode } = cluster;
   // How far apart the members of a group are at most.
   let stride = 1;
   let span = 0;
@@ -106,5 +113,9 @@ export function linkOf(cluster: Cluster, sizes: MeshSizes, axes: readonly MeshAx
     if (axes.includes(axis)) span += stride * (sizes[axis] - 1);
     stride *= sizes[axis];
   }
+  return linkAcross(cluster, span);
+}
+
+function linkAcross({ links, ranks_per_node: perNode }: Cluster, span: number): Link {
   return span < perNode ? links.node : (links.network ?? links.node);
 }

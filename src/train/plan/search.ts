@@ -1,7 +1,9 @@
 import { ConfigError, InternalError } from "../../base/errors.ts";
+import { gridDimensions } from "../../parallel/context/grid.ts";
 import { type MeshSizes, meshAxes } from "../../parallel/mesh.ts";
 import type { Machine } from "../../runtime/planning.ts";
 import type { TrainConfig } from "../config/index.ts";
+import { contextPlanOf } from "../sequence_method.ts";
 import { type Cluster, machineOf } from "./cluster.ts";
 import { type PlanParts, planTraining, type TrainingPlan } from "./plan.ts";
 
@@ -43,9 +45,10 @@ export async function searchLayouts({
   for (const mesh of meshesOf(ranks)) {
     for (const stage of new Set([config.zero_optimization.stage, 1, 3] as const)) {
       if (mesh.data * mesh.sequence === 1 && stage !== config.zero_optimization.stage) continue;
-      const machine = cluster === undefined ? plainMachineOf(mesh) : machineOf(cluster, mesh);
       const candidate = withStage(config, stage);
       try {
+        const grid = contextPlanOf(config, mesh.sequence)?.grid;
+        const machine = cluster === undefined ? plainMachineOf(mesh) : machineOf(cluster, mesh, grid);
         const baselineBytes = cluster?.accelerator.baseline ?? 0;
         const plan = await planTraining({ config: candidate, model, backend, mesh, machine, baselineBytes });
         smallest = Math.min(smallest, plan.memory.total);
@@ -79,7 +82,9 @@ function withStage(config: TrainConfig, stage: 0 | 1 | 2 | 3): TrainConfig {
 
 function plainMachineOf(mesh: MeshSizes): Machine {
   const axes = meshAxes.filter((axis) => mesh[axis] > 1);
-  const links = new Map(subsets(axes).map((names) => [names.join("+"), plainLink]));
+  const grid = gridDimensions.map((dimension) => `sequence.${dimension}`);
+  const names = [...subsets(axes).map((subset) => subset.join("+")), ...grid];
+  const links = new Map(names.map((name) => [name, plainLink]));
   return { ...plainMachine, links };
 }
 
