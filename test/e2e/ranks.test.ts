@@ -88,12 +88,13 @@ describe("ranks train what one rank trains", () => {
 
   test("fine-tuning at stage 3 starts from the weights of the folder", async () => {
     using place = new Workplace();
+    await place.train([place.config({ ...batch, output_dir: "base", max_steps: 2 })]);
     const config = "config.json";
     place.write(
       config,
       JSON.stringify({
         ...batch,
-        model: { path: place.model("llama") },
+        model: { path: "base/model" },
         data: { train: "text.txt", sequence_length: 32 },
         output_dir: "out",
         max_steps: 3,
