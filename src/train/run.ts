@@ -1,4 +1,4 @@
-import { ConfigError, DataError, FileFormatError, InternalError } from "../base/errors.ts";
+import { ConfigError, DataError, FileFormatError } from "../base/errors.ts";
 import { acquireRunLock, type JsonObject } from "../checkpoint/index.ts";
 import { Mesh, type MeshAxis } from "../parallel/mesh.ts";
 import type { Backend } from "../runtime/backend.ts";
@@ -79,7 +79,7 @@ interface Attempt {
 
 /** Whether another start may end better. */
 function canHelp(error: unknown): boolean {
-  const certain = [ConfigError, DataError, FileFormatError, InternalError];
+  const certain = [ConfigError, DataError, FileFormatError];
   return !certain.some((kind) => error instanceof kind);
 }
 

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { CommunicationError, RunError, SlipstreamError } from "../base/errors.ts";
+import { CommunicationError, InternalError, RunError, SlipstreamError } from "../base/errors.ts";
 import type { MeshAxis } from "../parallel/mesh.ts";
 import type { Backend } from "../runtime/backend.ts";
 import type { EmulatedLink, GroupOptions, ProcessGroup } from "../runtime/group.ts";
@@ -46,7 +46,7 @@ interface Failure {
 }
 
 /** Seconds that ranks have to notice that another one failed. */
-const secondsToEnd = 10;
+const secondsToEnd = 5;
 
 /**
  * Runs the tasks of this process's ranks to their ends. Where one fails, the world is aborted, so that all end.
@@ -100,7 +100,11 @@ function describe({ rank, moment, error }: Failure): string {
 function asError(failure: Failure): unknown {
   const { rank, moment, error } = failure;
   // Errors of communication name rank and step themselves, and what rank 0 says needs no name.
-  if (rank === 0 || !(error instanceof SlipstreamError) || error instanceof CommunicationError) return error;
-  const message = `rank ${rank}${moment === "" ? "" : `, ${moment}`}: ${error.message}`;
-  return new RunError(error.code, message, { cause: error });
+  if (rank === 0 || error instanceof CommunicationError) return error;
+  const where = `rank ${rank}${moment === "" ? "" : `, ${moment}`}: `;
+  if (error instanceof SlipstreamError)
+    return new RunError(error.code, where + error.message, { cause: error });
+  return new InternalError(where + (error instanceof Error ? error.message : String(error)), {
+    cause: error,
+  });
 }

@@ -62,12 +62,15 @@ describe("ranks train what one rank trains", () => {
     ["4", "parallel={tensor: 2, data: 2}"],
     ["2", "parallel={pipeline: 2}"],
     ["4", "parallel={pipeline: 2, data: 2}"],
+    ["8", "parallel={tensor: 2, pipeline: 2, data: 2}"],
   ])("on %s ranks with %s", async (ranks, parallel) => {
     using place = new Workplace();
     const config = place.config(validated);
     await place.train([config]);
     await place.train([config, "--ranks", ranks, "--set", parallel, "--set", "output_dir=split"]);
     expectSameCurve(place.metrics("split"), place.metrics());
+    const [own, alone] = [place.metrics("split").at(-1)!, place.metrics().at(-1)!];
+    expect(Math.abs(own.evaluation_loss! / alone.evaluation_loss! - 1)).toBeLessThan(1e-5);
   });
 
   test.each([
@@ -87,13 +90,18 @@ describe("ranks train what one rank trains", () => {
 
   test("fine-tuning at stage 3 starts from the weights of the folder", async () => {
     using place = new Workplace();
-    const config = place.config({
-      ...batch,
-      model: { path: place.model("llama") },
-      tokenizer: undefined,
-      data: { train: "text.txt", sequence_length: 32 },
-      max_steps: 3,
-    });
+    await place.train([place.config({ ...batch, output_dir: "base", max_steps: 2 })]);
+    const config = "config.json";
+    place.write(
+      config,
+      JSON.stringify({
+        ...batch,
+        model: { path: "base/model" },
+        data: { train: "text.txt", sequence_length: 32 },
+        output_dir: "out",
+        max_steps: 3,
+      }),
+    );
     await place.train([config]);
     const stage = ["zero_optimization.stage=3", "zero_optimization.stage3_param_persistence_threshold=0"];
     const sets = [...stage, "output_dir=split"].flatMap((text) => ["--set", text]);
