@@ -3,10 +3,12 @@ import type { ConfigJson, LanguageModel, ModelFamily } from "../../src/models/fa
 import { familyOf } from "../../src/models/index.ts";
 import { ParameterSpace, type ParameterTable } from "../../src/nn/parameters.ts";
 import { adam } from "../../src/optim/optimizer.ts";
+import type { ZeroSettings } from "../../src/parallel/zero/settings.ts";
 import type { Backend } from "../../src/runtime/backend.ts";
 import { TrainingEngine } from "../../src/train/engine.ts";
 import type { TrainingBatch } from "../../src/train/micro_batches.ts";
 import type { OffloadSettings } from "../../src/train/offload/settings.ts";
+import type { Rank } from "../../src/train/rank.ts";
 import type { FloatDType } from "./tensors.ts";
 
 /** The sizes of a Llama whose heads are 64 wide, with an output projection of its own. */
@@ -85,6 +87,9 @@ export interface TrainingCase {
   /** Micro-batches of a step; 1 by default. */
   readonly accumulation?: number;
   readonly offload?: OffloadSettings;
+  /** Where several ranks train together, this one, and how they share states. */
+  readonly rank?: Rank;
+  readonly zero?: ZeroSettings;
 }
 
 /** An engine with initialised weights: AdamW and clipping as the PyTorch peer has them. */
@@ -106,6 +111,8 @@ export async function startTraining(backend: Backend, training: TrainingCase): P
     isFrozen: () => false,
     recompute,
     ...(offload === undefined ? {} : { offload }),
+    ...(training.rank === undefined ? {} : { rank: training.rank }),
+    ...(training.zero === undefined ? {} : { zero: training.zero }),
   });
   await engine.initialize(3);
   return engine;

@@ -47,9 +47,36 @@ void Lane::wait(Ticket ticket) {
   std::rethrow_exception(error);
 }
 
+void Lane::run(const std::function<void()>& work) {
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (busy_ || !items_.empty()) {
+      lock.unlock();
+      wait(submit(work));
+      return;
+    }
+    busy_ = true;
+    visitor_ = std::this_thread::get_id();
+  }
+  std::exception_ptr failure;
+  try {
+    work();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    busy_ = false;
+    visitor_ = {};
+  }
+  queued_.notify_one();
+  if (failure != nullptr) std::rethrow_exception(failure);
+}
+
 bool Lane::is_current() const {
   std::lock_guard<std::mutex> lock(mutex_);
-  return thread_.get_id() == std::this_thread::get_id();
+  const std::thread::id self = std::this_thread::get_id();
+  return thread_.get_id() == self || visitor_ == self;
 }
 
 Lane::Span Lane::last_waited() const {
@@ -60,10 +87,11 @@ Lane::Span Lane::last_waited() const {
 void Lane::work() {
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
-    queued_.wait(lock, [&] { return stopping_ || !items_.empty(); });
+    queued_.wait(lock, [&] { return !busy_ && (stopping_ || !items_.empty()); });
     if (items_.empty()) return;
     Item item = std::move(items_.front());
     items_.pop_front();
+    busy_ = true;
     lock.unlock();
     std::exception_ptr failure;
     const double begin = now();
@@ -80,6 +108,7 @@ void Lane::work() {
       if (failure != nullptr) failures_[item.ticket] = failure;
     }
     finished_through_ = item.ticket;
+    busy_ = false;
     finished_.notify_all();
   }
 }

@@ -5,7 +5,7 @@
 namespace slipstream {
 
 void Collectives::start(const PlannedCollective& planned, std::span<const Tensor> inputs,
-                        std::span<const Tensor> outputs) {
+                        std::span<const Tensor> outputs, bool at_once) {
   Started& started = started_[planned.ticket];
   comm::Group& group = *groups_[planned.group];
   started.inputs.assign(inputs.begin(), inputs.end());
@@ -18,19 +18,24 @@ void Collectives::start(const PlannedCollective& planned, std::span<const Tensor
   call.other_dimension = planned.other_dimension;
   call.peer = planned.peer;
   call.label = planned.label;
-  started.ticket = group.lane().submit([&started, &group] {
+  const auto work = [&started, &group] {
     started.span.begin = steady_seconds();
     group.run(started.call);
     started.span.end = steady_seconds();
-  });
+  };
+  if (at_once) {
+    group.lane().run(work);
+    return;
+  }
+  started.ticket = group.lane().submit(work);
   started.group = &group;
 }
 
 std::span<const Tensor> Collectives::wait(int ticket) {
   Started& started = started_[ticket];
-  comm::Group& group = *started.group;
+  comm::Group* const group = started.group;
   started.group = nullptr;
-  group.lane().wait(started.ticket);
+  if (group != nullptr) group->lane().wait(started.ticket);
   return started.outputs;
 }
 

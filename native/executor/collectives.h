@@ -27,8 +27,9 @@ class Collectives {
   bool any() const { return !groups_.empty(); }
   size_t groups() const { return groups_.size(); }
 
+  // `at_once`: nothing is to run beside it, so it is over when this returns.
   void start(const PlannedCollective& planned, std::span<const Tensor> inputs,
-             std::span<const Tensor> outputs);
+             std::span<const Tensor> outputs, bool at_once);
 
   // Waits for what was started under a ticket and gives its outputs. Throws what it failed with.
   std::span<const Tensor> wait(int ticket);

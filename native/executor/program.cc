@@ -185,6 +185,9 @@ bool Program::run_steps(ThreadPool& threads, const std::vector<PlannedStep>& ste
     for (int tensor : step.inputs) inputs.push_back(tensor < 0 ? Tensor{} : resolved_[tensor]);
     for (int tensor : step.outputs) outputs.push_back(tensor < 0 ? Tensor{} : resolved_[tensor]);
     std::span<const Tensor> results = outputs;
+    const PlannedStep* next = index + 1 < steps.size() ? &steps[index + 1] : nullptr;
+    const bool at_once = step.kind == StepKind::start && next != nullptr && next->kind == StepKind::wait &&
+                         next->collective.ticket == step.collective.ticket;
     const double before = steady_seconds();
     switch (step.kind) {
       case StepKind::kernel:
@@ -193,7 +196,7 @@ bool Program::run_steps(ThreadPool& threads, const std::vector<PlannedStep>& ste
                                static_cast<int>(step.attributes.size()), threads});
         break;
       case StepKind::start:
-        collectives_->start(step.collective, inputs, outputs);
+        collectives_->start(step.collective, inputs, outputs, at_once);
         results = {};
         break;
       case StepKind::wait:
@@ -202,7 +205,7 @@ bool Program::run_steps(ThreadPool& threads, const std::vector<PlannedStep>& ste
     }
     const double after = steady_seconds();
     if (step.kind == StepKind::kernel) report->kernel_seconds += after - before;
-    if (step.kind == StepKind::wait) report->wait_seconds += after - before;
+    if (step.kind == StepKind::wait || at_once) report->wait_seconds += after - before;
     if (options.trace) {
       report->step_seconds.push_back(before - started);
       report->step_seconds.push_back(after - started);

@@ -6,6 +6,7 @@ import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import type { LanguageModel } from "../models/family.ts";
 import type { ParameterTable } from "../nn/parameters.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
+import type { LocalParameter } from "../parallel/local_parameter.ts";
 import {
   isFirstReplica,
   isShared,
@@ -71,6 +72,8 @@ export interface EngineOptions {
   readonly zero?: ZeroSettings;
   /** How programs are split over the tensor and sequence axes; as the model says by default. */
   readonly sharding?: ProgramSharding;
+  /** What this rank holds of the parameters; what `sharding` leaves it by default. */
+  readonly locals?: readonly LocalParameter[];
   /** What of the states lies on disk; nothing by default. */
   readonly offload?: OffloadSettings;
   /** What runs micro-batches; one program forward and backward by default. */
@@ -125,6 +128,8 @@ export class TrainingEngine {
   readonly #update: Executable;
   readonly #squared: readonly SquaredStretch[];
   #updates = 0;
+  /** Awaited before parameters and states change: for what still reads them. */
+  beforeUpdate: (() => Promise<void>) | undefined;
   #copied = false;
 
   constructor(options: EngineOptions) {
@@ -135,7 +140,7 @@ export class TrainingEngine {
     const { offload } = options;
     const sharding =
       options.sharding ?? (rank && createSharding(parameters, language.sharding ?? [], rank.mesh));
-    this.#split = { ...whole, locals: sharding?.locals ?? whole.locals };
+    this.#split = { ...whole, locals: options.locals ?? sharding?.locals ?? whole.locals };
     this.layout = layOutParameters(parameters, options.decays, options.isFrozen, this.#split, {
       ...(offload === undefined ? {} : { alignment: tieredAlignment, longestSweep: offload.subGroup }),
     });
@@ -190,6 +195,11 @@ export class TrainingEngine {
   /** What the training program needs beside the buffers. */
   get memory(): MemoryPlan {
     return this.#runner.memory;
+  }
+
+  /** Whether parameters or states lie on disk. */
+  get hasStatesOnDisk(): boolean {
+    return this.#states.store !== undefined;
   }
 
   /** Bytes of this rank's buffers, padding included. */
@@ -531,6 +541,7 @@ export class TrainingEngine {
       const context = { ...settings, update: this.#updates + 1, decay, gradientScale: clip / scale };
       bindings[`hyper ${group}`] = Float32Array.from(optimizer.hyper(context));
     }
+    await this.beforeUpdate?.();
     const { kernelSeconds } = await this.#update.run(bindings);
     this.#updates++;
     this.weightsChanged();

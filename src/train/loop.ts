@@ -15,7 +15,7 @@ import {
   type StepMetrics,
 } from "./metrics/index.ts";
 import type { Rank } from "./rank.ts";
-import { gatheringParameters, type RunProgress, saveRun, saveTrainedModel } from "./saving.ts";
+import { gatheringParameters, type RunProgress, saveTrainedModel, startSavingRun } from "./saving.ts";
 import { parameterCount, type TrainingParts, totalSteps } from "./setup.ts";
 import type { TrainingView, ViewState } from "./view/index.ts";
 
@@ -67,6 +67,8 @@ export class TrainingLoop {
   #evaluation: { step: number; loss: number } | undefined;
   #sample: { prompt: string; text: string } | undefined;
   #savedAt = -1;
+  /** The checkpoint that is being written. */
+  #saving: Promise<void> = Promise.resolve();
   #checkpoint = "";
 
   constructor(parts: TrainingParts, options: LoopOptions) {
@@ -130,7 +132,7 @@ export class TrainingLoop {
     try {
       this.#sink.close();
     } catch (error) {
-      this.#options.view.note(error instanceof Error ? error.message : String(error));
+      this.#options.view.note(messageOf(error));
     }
   }
 
@@ -284,11 +286,28 @@ export class TrainingLoop {
     this.#sink.flush();
     // A checkpoint of damaged weights would in time push out the whole ones.
     await this.#parts.engine.requireFiniteWeights();
+    // One checkpoint at a time.
+    await this.#saving;
     const progress = { step: this.#step, tokens: this.#tokens, elapsedSeconds: this.#elapsed };
-    this.#checkpoint = await saveRun(this.#parts, progress);
+    const { engine, config } = this.#parts;
+    const { freeze, done } = await startSavingRun(this.#parts, progress);
     this.#savedAt = this.#step;
-    this.#options.view.note(`saved ${this.#checkpoint}`);
-    this.#show();
+    this.#saving = done.then(({ folder }) => {
+      this.#checkpoint = folder;
+      this.#options.view.note(`saved ${folder}`);
+      this.#show();
+    });
+    if (!config.checkpoint.async || engine.hasStatesOnDisk) {
+      await this.#saving;
+      return;
+    }
+    // The run goes on until it changes what is not written yet. A failure is told at once; it ends the run at the next
+    // checkpoint, the same step on every rank.
+    engine.beforeUpdate = async () => {
+      engine.beforeUpdate = undefined;
+      await freeze();
+    };
+    this.#saving.catch((error: unknown) => this.#options.view.note(messageOf(error)));
   }
 
   async #finish(reason: RunOutcome["reason"]): Promise<RunOutcome> {
@@ -301,6 +320,7 @@ export class TrainingLoop {
       await this.#evaluate();
     }
     await this.#save();
+    await this.#saving;
     // Nothing is computed any more: saving needs the weights, not the programs.
     this.#parts.engine.dispose();
     const model = reason === "interrupted" ? undefined : await saveTrainedModel(this.#parts);
@@ -372,6 +392,10 @@ function hasOwnRows(rank: Rank | undefined): boolean {
   if (rank === undefined) return true;
   const { tensor, sequence, pipeline } = rank.mesh.place;
   return tensor === 0 && sequence === 0 && pipeline === 0;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 function milliseconds(seconds: number): string {

@@ -1,5 +1,11 @@
 import { join } from "node:path";
-import { type JsonObject, loadPieces, loadState, saveTrainingState } from "../checkpoint/index.ts";
+import {
+  type JsonObject,
+  loadPieces,
+  loadState,
+  type PendingSave,
+  startSaving,
+} from "../checkpoint/index.ts";
 import { type LoaderState, saveTokenizer } from "../data/index.ts";
 import { saveModelFolder } from "../models/index.ts";
 import { onRankZero } from "./agreement.ts";
@@ -42,8 +48,11 @@ export function checkpointFolder(outputDirectory: string): string {
   return join(outputDirectory, "checkpoints");
 }
 
-/** Saves everything that a run needs to go on exactly where it is: `checkpoints/step-N/`. All ranks call it. */
-export async function saveRun(parts: TrainingParts, progress: RunProgress): Promise<string> {
+/**
+ * Begins to save everything that a run needs to go on exactly where it is: `checkpoints/step-N/`. All ranks call it;
+ * weights and states may change when `freeze` has been awaited.
+ */
+export async function startSavingRun(parts: TrainingParts, progress: RunProgress): Promise<PendingSave> {
   const { config, engine, dataset, batch, rank } = parts;
   const pieces = engine.pieces();
   const state: SavedState = {
@@ -55,13 +64,12 @@ export async function saveRun(parts: TrainingParts, progress: RunProgress): Prom
     batch,
     batchRanks: rank === undefined ? 1 : batchRanks(rank.mesh.sizes),
   };
-  const saved = await saveTrainingState(
+  return await startSaving(
     checkpointFolder(config.output_dir),
     progress.step,
     { pieces, state: state as unknown as JsonObject },
     { keepLast: config.checkpoint.keep_last, ...(rank === undefined ? {} : { group: rank.saving }) },
   );
-  return saved.folder;
 }
 
 /** What a checkpoint was written by. */

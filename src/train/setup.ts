@@ -3,7 +3,6 @@ import { bytesPerElement, type DType } from "../base/dtype.ts";
 import { ConfigError, DataError } from "../base/errors.ts";
 import { elementCount } from "../base/shape.ts";
 import { writeFolderAtomically } from "../checkpoint/index.ts";
-import type { RecomputeSetting } from "../compiler/recompute_policy.ts";
 import {
   type DataLoader,
   type Dataset,
@@ -18,31 +17,20 @@ import {
 import type { ConfigJson, LanguageModel } from "../models/family.ts";
 import { familyOf, type ModelFamily, readModelConfig, readWeights } from "../models/index.ts";
 import { ParameterSpace, type ParameterTable } from "../nn/parameters.ts";
-import { adagrad, adam, lion, type Optimizer, sgd } from "../optim/optimizer.ts";
 import { createSchedule, type Schedule } from "../optim/schedules/index.ts";
-import type { ZeroSettings } from "../parallel/zero/settings.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { onRankZero } from "./agreement.ts";
-import {
-  type BatchSizes,
-  batchRanks,
-  matchesAny,
-  type OptimizerSection,
-  requireSplits,
-  type TrainConfig,
-} from "./config/index.ts";
+import { type BatchSizes, batchRanks, matchesAny, requireSplits, type TrainConfig } from "./config/index.ts";
 import { TrainingEngine } from "./engine.ts";
-import { joinGrid } from "./grid_groups.ts";
+import { activationDType, createOptimizer, recomputeSetting, zeroSettings } from "./engine_settings.ts";
 import { totalBytes } from "./layout.ts";
 import { requireMemory } from "./memory.ts";
 import { buildPlaced } from "./offload/placement.ts";
 import type { OffloadSettings } from "./offload/settings.ts";
 import type { Rank } from "./rank.ts";
 import { encodePrompts, type SamplePrompt } from "./sample_prompts.ts";
-import { contextPlanOf } from "./sequence_method.ts";
-import { createSharding } from "./sharding.ts";
 import type { SharedParts } from "./shared_parts.ts";
-import { joinSubgroups } from "./subgroups.ts";
+import { type SplitModel, splitModel } from "./split_model.ts";
 
 /** Everything that a config describes, built. */
 export interface TrainingParts {
@@ -70,44 +58,6 @@ export interface ModelShape {
   readonly modelConfig: ConfigJson;
   readonly language: LanguageModel;
   readonly parameters: ParameterTable;
-}
-
-/** The dtype of activations that a config asks for. */
-export function activationDType(config: TrainConfig): "f32" | "bf16" | "f16" {
-  return config.bf16.enabled ? "bf16" : config.fp16.enabled ? "f16" : "f32";
-}
-
-/** The optimizer that a config asks for. */
-export function createOptimizer(section: OptimizerSection): Optimizer {
-  switch (section.type) {
-    case "AdamW":
-      return adam(section.params, true);
-    case "Adam":
-      return adam(section.params, section.params.adam_w_mode);
-    case "SGD":
-      return sgd(section.params);
-    case "Lion":
-      return lion(section.params);
-    case "Adagrad":
-      return adagrad(section.params);
-  }
-}
-
-/** What `activation_checkpointing` asks of the compiler. */
-export function recomputeSetting(config: TrainConfig): RecomputeSetting {
-  const { mode, every, memory_budget: budget } = config.activation_checkpointing;
-  switch (mode) {
-    case "none":
-    case "sqrt":
-    case "keep_attention":
-      return { mode };
-    case "every_block":
-      return { mode: "every_k", every: 1 };
-    case "every_k":
-      return { mode, every: every ?? 1 };
-    case "budget":
-      return { mode, bytes: budget ?? 0 };
-  }
 }
 
 /** Builds the model of a config. @param vocabularySize of the tokenizer, where the config names none. */
@@ -224,7 +174,7 @@ export function buildEngine(
   batch: BatchSizes,
   model: ModelShape,
   backend: Backend,
-  rank?: Rank,
+  split?: SplitModel,
 ): TrainingEngine {
   const dtype: DType = activationDType(config);
   const noDecay = config.optimizer.params.no_decay;
@@ -238,9 +188,6 @@ export function buildEngine(
       expected: `names such as ${[...model.parameters.keys()].slice(0, 3).join(", ")}`,
     });
   }
-  const context = rank && contextPlanOf(config, rank.mesh.sizes.sequence);
-  const sharding =
-    context && createSharding(model.parameters, model.language.sharding ?? [], rank.mesh, context);
   const build = (offload: OffloadSettings | undefined): TrainingEngine =>
     new TrainingEngine({
       backend,
@@ -257,10 +204,10 @@ export function buildEngine(
       recompute: recomputeSetting(config),
       zero: zeroSettings(config),
       ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
-      ...(rank === undefined ? {} : { rank }),
-      ...(sharding === undefined ? {} : { sharding }),
+      ...split,
       ...(offload === undefined ? {} : { offload }),
     });
+  const rank = split?.rank;
   const facts = {
     ranks: rank?.ranksInProcess ?? 1,
     residentBytes: process.memoryUsage.rss(),
@@ -274,39 +221,15 @@ export function buildEngine(
   }));
 }
 
-/** The rank with all groups that its programs talk in. A collective: every rank of the world calls it. */
-export async function joinGroups(config: TrainConfig, rank: Rank): Promise<Rank> {
-  const joined = await joinSubgroups(rank, zeroSettings(config));
-  const context = contextPlanOf(config, rank.mesh.sizes.sequence);
-  return context === undefined ? joined : await joinGrid(joined, context.grid);
-}
-
-/** How `zero_optimization` partitions states. */
-export function zeroSettings({ zero_optimization: zero }: TrainConfig): ZeroSettings {
-  return {
-    stage: zero.stage,
-    reduceBucket: zero.reduce_bucket_size,
-    gatherBucket: zero.allgather_bucket_size,
-    overlap: zero.overlap_comm,
-    maximumLive: zero.stage3_max_live_parameters,
-    maximumReuseDistance: zero.stage3_max_reuse_distance,
-    prefetchBucket: zero.stage3_prefetch_bucket_size,
-    persistenceThreshold: zero.stage3_param_persistence_threshold,
-    quantizedWeights: zero.zero_quantized_weights,
-    quantizedGradients: zero.zero_quantized_gradients,
-    shardSize: zero.mics_shard_size === -1 ? undefined : zero.mics_shard_size,
-    secondarySize: zero.zero_hpz_partition_size === 1 ? undefined : zero.zero_hpz_partition_size,
-  };
-}
-
 /** The engine of a config. @throws RunError where it would not fit in this machine's memory. */
 function buildFittingEngine(
   config: TrainConfig,
   batch: BatchSizes,
   model: ModelShape,
   backend: Backend,
-  rank: Rank | undefined,
+  split: SplitModel | undefined,
 ): TrainingEngine {
+  const rank = split?.rank;
   const parameters = parameterCount(model.parameters);
   const ranks = rank?.ranksInProcess ?? 1;
   const elements = ranks * stateElements(config, parameters, rank);
@@ -318,7 +241,7 @@ function buildFittingEngine(
   // What may go to disk is not known to be needed in memory.
   const mayLeave = config.memory.limit !== undefined || goesToDisk(config);
   if (!mayLeave) requireMemory([state]);
-  const engine = buildEngine(config, batch, model, backend, rank);
+  const engine = buildEngine(config, batch, model, backend, split);
   const activations = {
     what: "activations and packed weights",
     bytes: ranks * (engine.memory.arena + engine.memory.prepared),
@@ -357,8 +280,8 @@ export async function setUpTraining(
   const samplePrompts = encodePrompts(config, tokenizer, model.language);
   if (rank !== undefined) requireSplits(config, rank.mesh.sizes, model.language.facts);
   // What is wrong with the sizes or the data is told before weights are read or made.
-  const joined = rank === undefined ? undefined : await joinGroups(config, rank);
-  const engine = buildFittingEngine(config, batch, model, backend, joined);
+  const split = rank === undefined ? undefined : await splitModel(config, batch, model, rank);
+  const engine = buildFittingEngine(config, batch, model, backend, split);
   try {
     const open = () => shared.dataset(tokenizer, model.language.facts.vocabularySize);
     const dataset = rowsOfRank((await onRankZero(world, open)) ?? (await open()), rank);

@@ -20,6 +20,8 @@ export interface BoundBatch {
 /** A recorded graph as this rank runs it. */
 export interface LocalProgram {
   readonly graph: Graph;
+  /** Names of the leaves that hold a batch. */
+  readonly batchLeaves: readonly string[];
   /** The rank's part of a batch. */
   bind(batch: TrainingBatch): BoundBatch;
 }
@@ -32,10 +34,13 @@ export interface ProgramSharding {
   shard(graph: Graph): LocalProgram;
 }
 
+const wholeLeaves = ["tokens", "targets", "positions", "offsets"];
+
 /** A graph as it was recorded: every rank has all of its batch. */
 export function wholeProgram(graph: Graph): LocalProgram {
   return {
     graph,
+    batchLeaves: wholeLeaves,
     bind: ({ tokens, targets, positions, offsets }) => ({
       leaves: { tokens, targets, positions, offsets },
       symbols: { tokens: tokens.length, offsets: offsets.length },
@@ -62,10 +67,12 @@ export function createSharding(
       const mode = { attention: context === undefined ? "heads" : "tokens" } as const;
       const sharded = shardTraining(recorded, mesh, parameters, table, mode);
       const { inputs, tokenMultiple } = sharded;
+      const batchLeaves = inputs.flatMap(({ name, source }) => (wholeLeaves.includes(source) ? [name] : []));
       const bind = (batch: TrainingBatch): BoundBatch => cutBatch(batch, inputs, mesh, tokenMultiple);
-      if (context === undefined) return { graph: sharded.graph, bind };
+      if (context === undefined) return { graph: sharded.graph, batchLeaves, bind };
       return {
         graph: contextParallel(sharded.graph, mesh, context),
+        batchLeaves,
         bind: (batch) => {
           const padded = padBatch(batch, tokenMultiple);
           return bind({ ...batch, ...reorderTokens(padded, context.order, mesh.sizes.sequence) });

@@ -18,6 +18,7 @@ import {
   gradientName,
   type TrainedModel,
 } from "../../src/train/programs.ts";
+import { wholeProgram } from "../../src/train/sharding.ts";
 
 /** A tiny Llama, deep enough for stages. */
 export function tinyLlama(
@@ -145,7 +146,11 @@ export async function runPipeline(
         backend: own,
         channels: await PipelineChannels.open(group, sharingRanks(cut, ranks)),
         cut,
-        evaluationCut: () => cutPipeline(evaluationGraph(model, tokens), { partition: split, gradientName }),
+        evaluation: () => {
+          const batches = wholeProgram(evaluationGraph(model, tokens));
+          return { cut: cutPipeline(batches.graph, { partition: split, gradientName }), batches };
+        },
+        batches: wholeProgram(graph),
         schedule: (microBatches) => schedule(ranks, microBatches),
         chunks,
         compile: (stage) => own.compile(stage),

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { decode, encode, type TensorData } from "../../src/base/dtype.ts";
@@ -83,33 +84,36 @@ function rankMemory(graph: Graph, rank: number, symbols: Readonly<Record<string,
 }
 
 describe.each([1, 2, 4, 8])("%i ranks", (size) => {
-  test("every collective gives what the reference says, run after run", async () => {
-    const symbols = { rows: 2 };
-    const graphs = Array.from({ length: size }, (_, rank) => everything(rank, size));
-    const memory = graphs.map((graph, rank) => rankMemory(graph, rank, symbols));
-    const states = memory.map(({ state }) => decode("f32", state!));
-    const expected = evaluateRanks(
-      graphs,
-      graphs.map((graph, rank) => values(memory[rank]!, graph, symbols)),
-      { symbols },
-    );
-    await withLocalRanks({ data: size }, ["data"], async (ranks) => {
-      const executables = ranks.map(({ backend, groups }, rank) =>
-        backend.compile(graphs[rank]!, { groups }),
+  test.each([0, 2, 3])(
+    "every collective gives what the reference says, run after run, of %i x rows",
+    async (rows) => {
+      const symbols = { rows };
+      const graphs = Array.from({ length: size }, (_, rank) => everything(rank, size));
+      const memory = graphs.map((graph, rank) => rankMemory(graph, rank, symbols));
+      const states = memory.map(({ state }) => decode("f32", state!));
+      const expected = evaluateRanks(
+        graphs,
+        graphs.map((graph, rank) => values(memory[rank]!, graph, symbols)),
+        { symbols },
       );
-      for (let run = 1; run <= 3; run++) {
-        await Promise.all(executables.map((executable, rank) => executable.run(memory[rank]!, symbols)));
-        expected.forEach((outputs, rank) => {
-          for (const [name, { values: numbers }] of outputs) {
-            if (name !== "gradient") expectClose(memory[rank]![name]!, numbers, `${name} of rank ${rank}`);
-          }
-          const sum = outputs.get("gradient")!.values.map((value, i) => states[rank]![i]! + run * value);
-          expectClose(memory[rank]!.state!, sum, `state of rank ${rank}`);
-        });
-      }
-      for (const executable of executables) executable.dispose();
-    });
-  });
+      await withLocalRanks({ data: size }, ["data"], async (ranks) => {
+        const executables = ranks.map(({ backend, groups }, rank) =>
+          backend.compile(graphs[rank]!, { groups }),
+        );
+        for (let run = 1; run <= 3; run++) {
+          await Promise.all(executables.map((executable, rank) => executable.run(memory[rank]!, symbols)));
+          expected.forEach((outputs, rank) => {
+            for (const [name, { values: numbers }] of outputs) {
+              if (name !== "gradient") expectClose(memory[rank]![name]!, numbers, `${name} of rank ${rank}`);
+            }
+            const sum = outputs.get("gradient")!.values.map((value, i) => states[rank]![i]! + run * value);
+            expectClose(memory[rank]!.state!, sum, `state of rank ${rank}`);
+          });
+        }
+        for (const executable of executables) executable.dispose();
+      });
+    },
+  );
 });
 
 test("random programs of four ranks give bit for bit what their nodes give alone, whatever the timing", async () => {
@@ -230,6 +234,31 @@ describe("faults", () => {
       expect(String((first as PromiseRejectedResult).reason)).toMatch(/rank 1[\s\S]*not finite/);
       expect(second).toMatchObject({ status: "rejected", reason: { code: "not_finite" } });
     });
+  });
+
+  test("a process can exit while its ranks wait for each other", () => {
+    const script = `
+      import { withLocalRanks } from "./test/parallel/local_ranks.ts";
+      import { leaf } from "./src/graph/build.ts";
+      import { apply, buildGraph } from "./src/graph/graph.ts";
+      const x = leaf("x", "input", [4], "f32");
+      await withLocalRanks({ data: 3 }, ["data"], async (ranks) => {
+        for (const { backend, groups } of ranks.slice(1)) {
+          const group = { axes: "data", size: 3, rank: groups.get("data").rank };
+          const y = apply("all_reduce", [x], { group });
+          const program = backend.compile(buildGraph("stuck", [{ name: "y", value: y }]), { groups });
+          program.run({ x: new Float32Array(4), y: new Float32Array(4) }).catch(() => {});
+        }
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        process.exit(9);
+      }, { timeoutSeconds: 0 });
+    `;
+    const run = () =>
+      execFileSync(process.execPath, ["--input-type=module", "--eval", script], {
+        stdio: "pipe",
+        timeout: 20_000,
+      });
+    expect(run).toThrow(expect.objectContaining({ status: 9, signal: null }));
   });
 
   test("a rank that never comes ends the others in time, and nothing is written afterwards", async () => {

@@ -34,7 +34,9 @@ export function explainSharding(sharded: ShardedGraph): string {
   for (const [node, plan] of sharded.assignment) {
     if (plan.choices.length === 0 || !isTelling(node as AnyNode)) continue;
     const parts = plan.choices.map(({ axis, label }) =>
-      label === undefined ? `${axis} passes sums on` : `${axis} cuts ${label}`,
+      label === undefined
+        ? `${axis} passes sums on`
+        : `${axis} cuts ${label.replace(/^d(?=\d)/, "dimension ")}`,
     );
     choices.push(`  ${describe(node as AnyNode)}: ${parts.join(", ")}`);
   }

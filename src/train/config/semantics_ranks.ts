@@ -151,6 +151,12 @@ function checkSequence(
     return;
   }
   const { mode, ulysses_degree: heads, ring_degree: ring, inner_ring: inner } = section;
+  if (mode === "dsp") {
+    report(["sequence_parallel.mode"], "dsp is for models with two sequence dimensions", {
+      expected: "ulysses, ring, striped, usp, loongtrain or burst for a language model",
+      received: "dsp",
+    });
+  }
   const twoDimensional = mode === "usp" || mode === "loongtrain";
   for (const [key, value] of [
     ["ulysses_degree", heads],

@@ -2,7 +2,6 @@ import type { DType } from "../../base/dtype.ts";
 import { InternalError } from "../../base/errors.ts";
 import { modelFlops } from "../../compiler/compile.ts";
 import type { RecomputeSetting } from "../../compiler/recompute_policy.ts";
-import type { Graph } from "../../graph/graph.ts";
 import type { LanguageModel } from "../../models/family.ts";
 import type { ParameterTable } from "../../nn/parameters.ts";
 import type { LocalParameter } from "../../parallel/local_parameter.ts";
@@ -21,6 +20,7 @@ import { wholeModel } from "../layout.ts";
 import type { MicroBatchRunner } from "../micro_batches.ts";
 import { accumulateGraph, evaluationGraph, gradientName, type TrainedModel } from "../programs.ts";
 import type { Rank } from "../rank.ts";
+import { type ProgramSharding, wholeProgram } from "../sharding.ts";
 import type { RunnerContext } from "../single_program.ts";
 import { PipelineChannels } from "./channels.ts";
 import { pipelineRecomputation } from "./recompute.ts";
@@ -49,9 +49,8 @@ export interface PipelineSetup {
   readonly microBatchRows: number;
   readonly accumulationSteps: number;
   readonly recompute: RecomputeSetting;
-  /** What sharding makes of the parameters and of recorded graphs; nothing by default. */
-  readonly locals?: readonly LocalParameter[] | undefined;
-  readonly shard?: ((graph: Graph) => Graph) | undefined;
+  /** How programs are split over the tensor and sequence axes; not at all by default. */
+  readonly sharding?: ProgramSharding | undefined;
   readonly trace?: Trace | undefined;
 }
 
@@ -76,11 +75,12 @@ export async function preparePipeline(setup: PipelineSetup): Promise<PreparedPip
   const { size: ranks } = group;
   const table = scheduleTable(schedule, { ranks, microBatches: accumulationSteps, chunks, twoStageBackward });
   const memory = checkSchedule(table);
-  const shard = setup.shard ?? ((graph: Graph) => graph);
+  const shard = setup.sharding?.shard ?? wholeProgram;
   const frozen = new Set([...parameters.keys()].filter(isFrozen));
   const model: TrainedModel = { language, parameters, layout: { frozen }, dtype };
   const recorded = accumulateGraph(model, setup.microBatchTokens, accumulationSteps > 1);
-  const graph = shard(recorded);
+  const local = shard(recorded);
+  const { graph } = local;
   const split = partitionBlocks(graph, ranks * chunks, partition);
   // Zero bubble runs the halves of backward, whether it is asked for or not.
   const inHalves = table.actions.some((list) => list.some(({ kind }) => kind === "input_gradient"));
@@ -93,14 +93,17 @@ export async function preparePipeline(setup: PipelineSetup): Promise<PreparedPip
     offsets: setup.microBatchRows + 1,
   });
   return {
-    locals: localsOfRank(setup.locals ?? wholeModel(parameters).locals, cut, channels, chunks),
+    locals: localsOfRank(setup.sharding?.locals ?? wholeModel(parameters).locals, cut, channels, chunks),
     createRunner: ({ backend, tokens, bindings, passes, groups }) =>
       new PipelineRunner({
         backend,
         channels,
         cut,
-        evaluationCut: () =>
-          cutPipeline(shard(evaluationGraph(model, tokens)), { partition: split, gradientName }),
+        evaluation: () => {
+          const batches = shard(evaluationGraph(model, tokens));
+          return { cut: cutPipeline(batches.graph, { partition: split, gradientName }), batches };
+        },
+        batches: local,
         schedule: (microBatches) => tableFor(microBatches, table, inHalves),
         chunks,
         compile: (stage) => backend.compile(stage, { passes, groups }),

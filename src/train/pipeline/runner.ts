@@ -1,17 +1,18 @@
 import type { TensorData } from "../../base/dtype.ts";
-import { elementCount, resolveShape, type SymbolValues } from "../../base/shape.ts";
+import { elementCount, resolveShape } from "../../base/shape.ts";
 import type { Graph } from "../../graph/graph.ts";
 import type { PipelineCut, PipelineStage } from "../../parallel/pipeline/cut.ts";
 import { type Action, type ScheduleTable, stageOf } from "../../parallel/pipeline/schedules.ts";
 import type { Backend, Bindings, Executable, MemoryPlan, RunOptions } from "../../runtime/backend.ts";
 import type { Trace } from "../../runtime/trace.ts";
 import type { MicroBatchResult, MicroBatchRunner, TrainingBatch } from "../micro_batches.ts";
+import type { BoundBatch, LocalProgram } from "../sharding.ts";
 import type { BufferPlan } from "./buffers.ts";
 import type { Direction, PipelineChannels } from "./channels.ts";
-import { type BatchMemory, programOf, StagePrograms } from "./programs.ts";
+import { programOf, StagePrograms } from "./programs.ts";
 
-/** The leaves that hold a micro-batch. */
-const batchLeaves = ["tokens", "targets", "positions", "offsets"] as const;
+/** What programs bind of a micro-batch. */
+type BatchBinding = Pick<LocalProgram, "bind" | "batchLeaves">;
 
 /** What a pipeline's runner works with. */
 export interface PipelineRunnerOptions {
@@ -19,8 +20,10 @@ export interface PipelineRunnerOptions {
   readonly channels: PipelineChannels;
   /** Loss and gradients as the programs of all stages. */
   readonly cut: PipelineCut;
-  /** The loss alone, cut alike; asked for when something is evaluated. */
-  readonly evaluationCut: () => PipelineCut;
+  /** The loss alone, cut alike, and what its programs bind; asked for when something is evaluated. */
+  readonly evaluation: () => { readonly cut: PipelineCut; readonly batches: BatchBinding };
+  /** What the programs bind of a micro-batch. */
+  readonly batches: BatchBinding;
   /** What every rank does with so many micro-batches. */
   readonly schedule: (microBatches: number) => ScheduleTable;
   /** Stages of each rank. */
@@ -55,7 +58,13 @@ export class PipelineRunner implements MicroBatchRunner {
   readonly #weight: TensorData;
   readonly #tables = new Map<number, ScheduleTable>();
   readonly #lane: number | undefined;
-  #evaluation: { readonly stages: readonly PipelineStage[]; readonly programs: StagePrograms } | undefined;
+  #evaluation:
+    | {
+        readonly stages: readonly PipelineStage[];
+        readonly programs: StagePrograms;
+        readonly batches: BatchBinding;
+      }
+    | undefined;
 
   constructor(options: PipelineRunnerOptions) {
     const { backend, channels, cut, chunks, trace } = options;
@@ -64,7 +73,7 @@ export class PipelineRunner implements MicroBatchRunner {
     this.#loss = backend.allocate("f32", 1);
     this.#weight = backend.allocate("f32", 1);
     this.#stages = ownStages(cut, channels, chunks);
-    this.#programs = this.#programsOf(this.#stages);
+    this.#programs = this.#programsOf(this.#stages, options.batches);
     this.#lane = trace?.addLane(`pipeline rank ${channels.rank}`);
   }
 
@@ -81,7 +90,13 @@ export class PipelineRunner implements MicroBatchRunner {
     const count = batches.length;
     const table = this.#tables.get(count) ?? this.#options.schedule(count);
     this.#tables.set(count, table);
-    const result = await this.#execute(table, this.#stages, this.#programs, batches, options);
+    const result = await this.#execute(
+      table,
+      this.#stages,
+      this.#programs,
+      batches.map(this.#options.batches.bind),
+      options,
+    );
     await this.#sumShared();
     return result;
   }
@@ -89,11 +104,12 @@ export class PipelineRunner implements MicroBatchRunner {
   async evaluate(batch: TrainingBatch): Promise<number> {
     if (this.#evaluation === undefined) {
       const { channels, chunks } = this.#options;
-      const stages = ownStages(this.#options.evaluationCut(), channels, chunks);
-      this.#evaluation = { stages, programs: this.#programsOf(stages) };
+      const { cut, batches } = this.#options.evaluation();
+      const stages = ownStages(cut, channels, chunks);
+      this.#evaluation = { stages, programs: this.#programsOf(stages, batches), batches };
     }
-    const { stages, programs } = this.#evaluation;
-    const { loss } = await this.#execute(this.#forwardOnly(), stages, programs, [batch], {});
+    const { stages, programs, batches } = this.#evaluation;
+    const { loss } = await this.#execute(this.#forwardOnly(), stages, programs, [batches.bind(batch)], {});
     return loss;
   }
 
@@ -113,10 +129,10 @@ export class PipelineRunner implements MicroBatchRunner {
     this.#options.channels.close();
   }
 
-  #programsOf(stages: readonly PipelineStage[]): StagePrograms {
+  #programsOf(stages: readonly PipelineStage[], batches: BatchBinding): StagePrograms {
     const { backend, compile, bindings } = this.#options;
     const memory = { backend, bindings: { ...bindings, loss: this.#loss, weight: this.#weight } };
-    return new StagePrograms(memory, stages, compile, batchLeaves);
+    return new StagePrograms(memory, stages, compile, batches.batchLeaves);
   }
 
   #forwardOnly(): ScheduleTable {
@@ -137,7 +153,7 @@ export class PipelineRunner implements MicroBatchRunner {
     table: ScheduleTable,
     stages: readonly PipelineStage[],
     programs: StagePrograms,
-    batches: readonly TrainingBatch[],
+    batches: readonly BoundBatch[],
     options: RunOptions,
   ): Promise<MicroBatchResult> {
     const { channels, trace } = this.#options;
@@ -159,8 +175,7 @@ export class PipelineRunner implements MicroBatchRunner {
     for (const [place, action] of actions.entries()) {
       const { kind, chunk, microBatch } = action;
       const batch = batches[microBatch]!;
-      if (kind === "forward")
-        programs.loadBatch(chunk, plan.batchOf(chunk, microBatch), leavesOfBatch(batch));
+      if (kind === "forward") programs.loadBatch(chunk, plan.batchOf(chunk, microBatch), batch.leaves);
       // What left two actions ago may be written over from here on.
       while (departures[0] !== undefined && departures[0].place < place - 1) await departures.shift()!.sent;
       expect(place + 1);
@@ -168,7 +183,7 @@ export class PipelineRunner implements MicroBatchRunner {
       const started = trace?.now() ?? 0;
       const bound = programs.bound(plan, chunk, programOf(kind), microBatch);
       this.#loss[0] = 0;
-      if (bound !== undefined) kernelSeconds += (await bound.run(symbolsOf(batch), options)).kernelSeconds;
+      if (bound !== undefined) kernelSeconds += (await bound.run(batch.symbols, options)).kernelSeconds;
       loss += this.#loss[0]!;
       if (trace !== undefined && this.#lane !== undefined) {
         const stage = stageOf(table, channels.rank, chunk);
@@ -189,7 +204,7 @@ export class PipelineRunner implements MicroBatchRunner {
     stages: readonly PipelineStage[],
     programs: StagePrograms,
     plan: BufferPlan,
-    batches: readonly TrainingBatch[],
+    batches: readonly BoundBatch[],
   ): Promise<void> {
     const { kind, chunk, microBatch } = action;
     if (kind === "weight_gradient") return;
@@ -210,7 +225,7 @@ export class PipelineRunner implements MicroBatchRunner {
     stages: readonly PipelineStage[],
     programs: StagePrograms,
     plan: BufferPlan,
-    batch: TrainingBatch,
+    batch: BoundBatch,
   ): Promise<void> {
     const { kind, chunk, microBatch } = action;
     if (kind === "weight_gradient") return;
@@ -230,11 +245,11 @@ export class PipelineRunner implements MicroBatchRunner {
       readonly programs: StagePrograms;
       readonly plan: BufferPlan;
     },
-    batch: TrainingBatch,
+    batch: BoundBatch,
   ): Promise<void> {
     if (names.length === 0) return;
     const { chunk, microBatch, stages, programs, plan } = at;
-    const symbols = symbolsOf(batch);
+    const { symbols } = batch;
     const tensors = names.map((name) => {
       const { type } = stages[chunk]!.values.find((value) => value.name === name)!;
       const elements = elementCount(resolveShape(type.shape, symbols));
@@ -276,12 +291,4 @@ export function sharingRanks(cut: PipelineCut, ranks: number): number[][] {
     if (members.length > 1) sets.set(members.join(), members);
   }
   return [...sets.values()];
-}
-
-function leavesOfBatch({ tokens, targets, positions, offsets }: TrainingBatch): BatchMemory {
-  return { tokens, targets, positions, offsets };
-}
-
-function symbolsOf(batch: TrainingBatch): SymbolValues {
-  return { tokens: batch.tokens.length, offsets: batch.offsets.length };
 }

@@ -9,7 +9,8 @@ import {
   resolveBatch,
   type TrainConfig,
 } from "../config/index.ts";
-import { activationDType, buildModel, type ModelShape, parameterCount } from "../setup.ts";
+import { activationDType } from "../engine_settings.ts";
+import { buildModel, type ModelShape, parameterCount } from "../setup.ts";
 import { countModules, type ModuleCount } from "./modules.ts";
 import { communicationOf, hardwareFlops, memoryOf, type PlannedStage, planStage } from "./stage.ts";
 import { stepTime } from "./step_time.ts";

@@ -3,7 +3,9 @@ import { Mesh, type MeshPlace, type MeshSizes, meshAxes } from "../../parallel/m
 import type { Machine, PlannedExecutable } from "../../runtime/planning.ts";
 import type { BatchSizes } from "../config/index.ts";
 import type { TrainingEngine } from "../engine.ts";
-import { buildEngine, createOptimizer, joinGroups } from "../setup.ts";
+import { createOptimizer } from "../engine_settings.ts";
+import { buildEngine } from "../setup.ts";
+import { splitModel } from "../split_model.ts";
 import type { MemoryByKind, PlannedCommunication, PlanParts } from "./plan.ts";
 import { type PlannedProgram, planRank, recordPrograms } from "./planned_rank.ts";
 
@@ -33,8 +35,8 @@ export async function planStage(
   const rank = new Mesh(sizes, 0).rankAt({ pipeline: stage, data: 0, expert: 0, sequence: 0, tensor: 0 });
   const mesh = new Mesh(sizes, rank);
   const alone = meshAxes.every((axis) => sizes[axis] === 1);
-  const planned = alone ? undefined : await joinGroups(config, await planRank(mesh));
-  const engine = buildEngine(config, batch, model, recording, planned);
+  const split = alone ? undefined : await splitModel(config, batch, model, await planRank(mesh));
+  const engine = buildEngine(config, batch, model, recording, split);
   const training = [...recording.programs];
   const microBatchTokens = batch.microBatchSize * config.data.sequence_length;
   if (config.data.validation !== undefined) await engine.evaluate(emptyBatch(batch, microBatchTokens));

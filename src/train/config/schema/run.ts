@@ -21,11 +21,13 @@ export const checkpointSchema = z
       .optional()
       .describe("Steps between checkpoints. Without it, only at the end and on Ctrl-C."),
     keep_last: count().default(2).describe("Checkpoints to keep; older ones are deleted."),
-    parallel_write: z
+    parallel_write: z.literal(true).default(true).describe("Every rank writes its own part; always so."),
+    async: z
       .boolean()
-      .default(true)
-      .describe("Every rank writes its own part; otherwise rank 0 writes all of it."),
-    async: z.boolean().default(false).describe("Go on training while a checkpoint is written."),
+      .default(false)
+      .describe(
+        "Go on training while a checkpoint is written: what is not written when weights change next is copied. States on disk are written before the run goes on.",
+      ),
     load_universal: z
       .boolean()
       .default(false)
