@@ -54,7 +54,7 @@ export async function openUniversal(folder: string): Promise<UniversalCheckpoint
       const path = paths[state];
       if (path === undefined) continue;
       found[state] = await lookAt(path);
-      requireSameShape(found.fp32!, found[state]);
+      requireFit(found.fp32!, found[state]);
     }
     parameters.set(name, found);
     if (paths.step !== undefined) steps.set(await readStep(paths.step), paths.step);
@@ -91,17 +91,18 @@ async function lookAt(path: string): Promise<StoredState> {
   }
   const [tensor] = names as [string];
   const { dtype, shape } = reader.info(tensor);
-  if (!isFloat(dtype) && !path.endsWith("step.safetensors")) {
+  return { path, tensor, dtype, shape };
+}
+
+/** Requires floats of the shape of the weights. */
+function requireFit(weights: StoredState, { path, dtype, shape }: StoredState): void {
+  if (!isFloat(dtype)) {
     throw new FileFormatError("safetensors_dtype", "a tensor of a universal checkpoint is not of floats", {
       where: path,
       expected: "F32 (BF16, F16 and F64 are read too)",
       received: dtype,
     });
   }
-  return { path, tensor, dtype, shape };
-}
-
-function requireSameShape(weights: StoredState, { path, shape }: StoredState): void {
   if (sameShape(weights.shape, shape)) return;
   throw new FileFormatError("wrong_shape", "a moment has another shape than its weights", {
     where: path,
