@@ -95,6 +95,27 @@ describe("a checkpoint of a known model", () => {
     expect(new Set([...weights.values()].map(({ dtype }) => dtype))).toEqual(new Set(["BF16"]));
   });
 
+  test("without moments becomes a folder alone", async () => {
+    for (const [name, tensor] of readSafetensors(join(llama, "model.safetensors")))
+      writeState(place.path("weights"), name, "fp32", tensor);
+    const { status, output } = await place.run(["convert", "weights", "plain", "--model", llama]);
+    expect(status).toBe(0);
+    expect(output).toContain("the checkpoint has no moments (exp_avg, exp_avg_sq): weights only\n");
+    expect(place.list("plain")).toEqual(["config.json", "model.safetensors"]);
+    const saved = readSafetensors(place.path("plain/model.safetensors"));
+    for (const [name, tensor] of readSafetensors(join(llama, "model.safetensors")))
+      expect(floats(saved.get(name)!)).toEqual(floats(tensor));
+  });
+
+  test("moments without a count of steps are refused", async () => {
+    mkdirSync(place.path("stepless"));
+    writeLlama(place.path("stepless"));
+    const { status, errors } = await place.run(["convert", "stepless", "new", "--model", llama]);
+    expect(status).toBe(1);
+    expect(errors).toContain("rename the folder to global_stepN_universal, N the steps done");
+    expect(place.list()).not.toContain("new");
+  });
+
   test.each<[string, string[], string]>([
     [
       "no config",
