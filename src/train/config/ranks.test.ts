@@ -126,6 +126,28 @@ describe("sections about ranks that contradict each other", () => {
       "expected: zero_optimization.offload_optimizer.nvme_path or memory.nvme_path",
     ],
     [
+      [
+        "zero_optimization={stage: 3, offload_optimizer: {device: nvme, nvme_path: /a}, offload_param: {device: nvme}}",
+        "memory.nvme_path=/b",
+      ],
+      "a rank keeps all of its states on disk in one file",
+      "received: /a and /b",
+    ],
+    [
+      ["activation_checkpointing.cpu_checkpointing=true"],
+      "there is no folder for activations on disk",
+      "host memory is what activations are in already",
+    ],
+    [
+      ["activation_checkpointing.cpu_checkpointing=true", "memory.nvme_path=/b", "parallel.pipeline=2"],
+      "activations of a pipeline stay in memory",
+    ],
+    [
+      ["activation_checkpointing.partition_activations=true", "tensor_parallel.sequence_sharded_norms=false"],
+      "only where it is computed so",
+      "expected: tensor_parallel.sequence_sharded_norms: true",
+    ],
+    [
       ["zero_optimization={stage: 2, offload_param: {device: cpu}}"],
       "only partitioned parameters can be offloaded",
       "received: stage 2",
@@ -185,7 +207,7 @@ describe("sections about ranks that contradict each other", () => {
 
   it("are not seen where there are none", () => {
     const parsed = config(
-      "zero_optimization={stage: 3, offload_param: {device: nvme}, offload_optimizer: {device: nvme, nvme_path: /fast}}",
+      "zero_optimization={stage: 3, offload_param: {device: nvme}, offload_optimizer: {device: nvme, nvme_path: /mnt}}",
       "memory={limit: 4GiB, nvme_path: /mnt}",
       "comm={timeout_seconds: 5, links: {data: {bandwidth: 1GB, latency: 1e-5}}}",
       "parallel={sequence: 4}",

@@ -4,6 +4,7 @@ import type { Report } from "./semantics.ts";
 /** What contradicts itself in how ranks share the work and memory, whatever their number. */
 export function checkRanks(config: TrainConfig, given: (path: string) => boolean, report: Report): void {
   checkOffload(config, report);
+  checkActivations(config, report);
   checkPartitioning(config, report);
   checkAxes(config, report);
   checkPipeline(config, given, report);
@@ -31,6 +32,20 @@ function checkOffload({ zero_optimization: zero, memory }: TrainConfig, report: 
       });
     }
   }
+  const { offload_optimizer: optimizer, offload_param: parameter } = zero;
+  const bothOnDisk = optimizer.device === "nvme" && parameter.device === "nvme";
+  const paths = [optimizer, parameter].map(({ nvme_path: path }) => path ?? memory.nvme_path);
+  if (bothOnDisk && paths[0] !== paths[1] && !paths.includes(undefined)) {
+    report(
+      ["zero_optimization.offload_optimizer.nvme_path", "zero_optimization.offload_param.nvme_path"],
+      "a rank keeps all of its states on disk in one file",
+      {
+        expected: "one folder for optimizer states and parameters",
+        received: paths.join(" and "),
+        hint: "set memory.nvme_path, and leave both out",
+      },
+    );
+  }
   if (zero.offload_param.device !== "none" && zero.stage !== 3) {
     report(
       ["zero_optimization.offload_param.device", "zero_optimization.stage"],
@@ -39,6 +54,45 @@ function checkOffload({ zero_optimization: zero, memory }: TrainConfig, report: 
         expected: "zero_optimization.stage: 3",
         received: `stage ${zero.stage}`,
         hint: "set zero_optimization.stage to 3, or offload_param.device to none",
+      },
+    );
+  }
+}
+
+function checkActivations(
+  { activation_checkpointing: section, tensor_parallel: tensor, memory, parallel }: TrainConfig,
+  report: Report,
+): void {
+  if (section.cpu_checkpointing && memory.nvme_path === undefined) {
+    report(
+      ["activation_checkpointing.cpu_checkpointing", "memory.nvme_path"],
+      "there is no folder for activations on disk",
+      {
+        expected: "memory.nvme_path: a folder on the disk",
+        received: "cpu_checkpointing: true, where host memory is what activations are in already",
+        hint: "set memory.nvme_path, such as /mnt/nvme/slipstream, or cpu_checkpointing to false",
+      },
+    );
+  }
+  if (section.cpu_checkpointing && (parallel.pipeline ?? 1) > 1) {
+    report(
+      ["activation_checkpointing.cpu_checkpointing", "parallel.pipeline"],
+      "activations of a pipeline stay in memory",
+      {
+        expected: "cpu_checkpointing: false with a pipeline",
+        received: `${parallel.pipeline} stages`,
+        hint: "what a stage keeps for each micro-batch is handed from program to program; set activation_checkpointing.mode to keep less, or remove parallel.pipeline",
+      },
+    );
+  }
+  if (section.partition_activations && !tensor.sequence_sharded_norms) {
+    report(
+      ["activation_checkpointing.partition_activations", "tensor_parallel.sequence_sharded_norms"],
+      "what is kept for backward is split over tensor ranks only where it is computed so",
+      {
+        expected: "tensor_parallel.sequence_sharded_norms: true",
+        received: "false",
+        hint: "remove one of the two",
       },
     );
   }

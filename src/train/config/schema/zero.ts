@@ -5,7 +5,9 @@ const device = (what: string) =>
   z
     .enum(["none", "cpu", "nvme"])
     .default("none")
-    .describe(`Where ${what} lie: with the compute (\`none\`), in host memory, or in files on a disk.`);
+    .describe(
+      `Where ${what} lie: with the compute (\`none\`), in host memory (\`cpu\`), or in a file on a disk. On the CPU backend host memory is where the compute is: the same as \`none\`.`,
+    );
 
 const nvmePath = () =>
   text().optional().describe("The folder on the disk, for `nvme`. Without it, `memory.nvme_path`.");
@@ -28,8 +30,10 @@ const offloadOptimizerSchema = z
     device: device("the optimizer's states"),
     nvme_path: nvmePath(),
     buffer_count: count()
-      .default(4)
-      .describe("Buffers in memory that states pass through on their way from and to the disk."),
+      .default(8)
+      .describe(
+        "Buffers of `sub_group_size` elements that may be read ahead of their update, and as many not yet written after it. AdamW moves 4 a sub-group.",
+      ),
     pin_memory: pinMemory(),
     pipeline_read: z
       .boolean()
@@ -59,8 +63,10 @@ const offloadParameterSchema = z
   .strictObject({
     device: device("parameters"),
     nvme_path: nvmePath(),
-    buffer_count: count().default(5).describe("Buffers in memory that parameters pass through."),
-    buffer_size: count().default(100_000_000).describe("Elements of such a buffer."),
+    buffer_count: count()
+      .default(5)
+      .describe("Buffers of `buffer_size` elements that may be read ahead of their use, with `nvme`."),
+    buffer_size: sizeOrAuto(1).describe("Elements of such a buffer; `auto`: all of them take 32 MiB."),
     max_in_cpu: integer(0)
       .default(1_000_000_000)
       .describe("Parameter elements that stay in host memory with `nvme`."),
@@ -103,7 +109,7 @@ export const zeroSchema = z
       .describe("Keep gradients in one place of memory; the planner always does."),
     sub_group_size: count()
       .default(1_000_000_000)
-      .describe("Parameter elements that are updated at a time, where states are offloaded."),
+      .describe("Parameter elements that are updated at a time, where states are on disk; at most 1048576."),
     stage3_max_live_parameters: integer(0)
       .default(1_000_000_000)
       .describe("Most parameter elements gathered at a time at stage 3."),
