@@ -169,6 +169,8 @@ describe("sections about ranks that contradict each other", () => {
       ["zero_optimization={stage: 3, mics_hierarchical_params_gather: true}"],
       "is not available in this version",
     ],
+    [["aio.block_size=5000"], "in whole blocks", "a multiple of 4096 bytes", "such as 8192"],
+    [["aio.thread_count=1000"], "aio.thread_count is more than a disk can use", "at most 64"],
     [["parallel.tensor=2", "tensor_parallel.autotp_size=4"], "two names of one number", "received: 4 and 2"],
     [["parallel.expert=2"], "the model has no experts to split"],
     [["pipeline.schedule=gpipe"], "a schedule without stages does nothing", "set parallel.pipeline"],

@@ -17,7 +17,25 @@ export function checkRanks(config: TrainConfig, given: (path: string) => boolean
   }
 }
 
-function checkOffload({ zero_optimization: zero, memory }: TrainConfig, report: Report): void {
+function checkOffload({ zero_optimization: zero, memory, aio }: TrainConfig, report: Report): void {
+  if (aio.block_size % 4096 !== 0) {
+    report(["aio.block_size"], "disks are read and written in whole blocks", {
+      expected: "a multiple of 4096 bytes",
+      received: String(aio.block_size),
+      hint: `such as ${Math.ceil(aio.block_size / 4096) * 4096}`,
+    });
+  }
+  for (const [key, most] of [
+    ["queue_depth", 1024],
+    ["thread_count", 64],
+  ] as const) {
+    if (aio[key] > most) {
+      report([`aio.${key}`], `aio.${key} is more than a disk can use`, {
+        expected: `at most ${most}`,
+        received: String(aio[key]),
+      });
+    }
+  }
   for (const [name, what] of [
     ["offload_optimizer", "optimizer states"],
     ["offload_param", "parameters"],

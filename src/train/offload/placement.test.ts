@@ -45,6 +45,11 @@ test("a folder counts for what is on disk", () => {
   expect(first(`${onDisk}}`, parametersElsewhere)!.path).toBe("/a");
 });
 
+test("the sizes of aio are those of the file", () => {
+  const io = first(`${onDisk}}`, "aio={block_size: 8192, queue_depth: 3, thread_count: 2}")!.io;
+  expect(io).toEqual({ requestBytes: 8192, queueDepth: 3, threads: 2 });
+});
+
 test("activations alone can go to disk", () => {
   expect(first()).toBeUndefined();
   const settings = first("activation_checkpointing.cpu_checkpointing=true", "memory.nvme_path=/b");

@@ -33,6 +33,7 @@ export function placementsOf(
   facts: PlacementFacts,
 ): readonly (OffloadSettings | undefined)[] {
   const { offload_optimizer: optimizer, offload_param: parameter, sub_group_size } = config.zero_optimization;
+  const { aio } = config;
   const { limit, nvme_path } = config.memory;
   const wanted = { optimizer: optimizer.device === "nvme", parameters: parameter.device === "nvme" };
   const path =
@@ -53,6 +54,7 @@ export function placementsOf(
   }
   const settings = (optimizerOnDisk: boolean, gradients: boolean, parameters: boolean): OffloadSettings => ({
     path,
+    io: { requestBytes: aio.block_size, queueDepth: aio.queue_depth, threads: aio.thread_count },
     parameters,
     gradients,
     optimizer: optimizerOnDisk,

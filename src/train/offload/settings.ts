@@ -1,7 +1,11 @@
+import type { StoreOptions } from "../../runtime/store.ts";
+
 /** What of a rank's training state lies on disk, and how it comes and goes. */
 export interface OffloadSettings {
   /** The folder on whose disk states lie. */
   readonly path: string;
+  /** How the file there is read and written. */
+  readonly io?: StoreOptions;
   readonly parameters: boolean;
   readonly gradients: boolean;
   /** The optimizer's states. */

@@ -71,7 +71,7 @@ export class States {
         hint: "train with the native backend, or without offload to nvme",
       });
     }
-    this.#store = backend.openStore(settings.path, bytes);
+    this.#store = backend.openStore(settings.path, bytes, settings.io);
   }
 
   /** Whether forward and backward read a copy of the parameters in bf16. */
