@@ -169,6 +169,15 @@ describe("sections about ranks that contradict each other", () => {
       ["zero_optimization={stage: 3, mics_hierarchical_params_gather: true}"],
       "is not available in this version",
     ],
+    [
+      ["zero_optimization={stage: 3, chunk_manager: true}"],
+      "zero_optimization.chunk_manager is not available in this version",
+    ],
+    [
+      ["zero_optimization={stage: 3, offload_param: {device: cpu, max_in_cpu: 1000}}"],
+      "zero_optimization.offload_param.max_in_cpu is not available in this version",
+    ],
+    [["zero_optimization.offload_optimizer.ratio=0.5"], "zero_optimization.offload_optimizer.ratio", "1"],
     [["aio.block_size=5000"], "in whole blocks", "a multiple of 4096 bytes", "such as 8192"],
     [["aio.thread_count=1000"], "aio.thread_count is more than a disk can use", "at most 64"],
     [["parallel.tensor=2", "tensor_parallel.autotp_size=4"], "two names of one number", "received: 4 and 2"],

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { byteSize, count, integer, off, ratio, text } from "./fields.ts";
+import { count, integer, off, text } from "./fields.ts";
 
 const device = (what: string) =>
   z
@@ -47,7 +47,12 @@ const offloadOptimizerSchema = z
       .boolean()
       .default(false)
       .describe("DeepSpeed's quick start from disk. States always begin as zeros made in place."),
-    ratio: ratio().default(1).describe("The share of the states that is offloaded."),
+    ratio: z
+      .literal(1)
+      .default(1)
+      .describe(
+        "The share of the states that is offloaded: all of them. With `memory.limit` what fits stays in memory.",
+      ),
     interleave: z
       .enum(["auto", "always", "never"])
       .default("auto")
@@ -67,9 +72,6 @@ const offloadParameterSchema = z
       .default(5)
       .describe("Buffers of `buffer_size` elements that may be read ahead of their use, with `nvme`."),
     buffer_size: sizeOrAuto(1).describe("Elements of such a buffer; `auto`: all of them take 32 MiB."),
-    max_in_cpu: integer(0)
-      .default(1_000_000_000)
-      .describe("Parameter elements that stay in host memory with `nvme`."),
     pin_memory: pinMemory(),
   })
   .prefault({})
@@ -151,15 +153,6 @@ export const zeroSchema = z
     ),
     offload_optimizer: offloadOptimizerSchema,
     offload_param: offloadParameterSchema,
-    chunk_manager: z
-      .boolean()
-      .default(false)
-      .describe(
-        "Place states in chunks that move between memory tiers as a whole (PatrickStar, arXiv 2108.05818).",
-      ),
-    chunk_size: byteSize()
-      .optional()
-      .describe("Bytes of a chunk. Without it, what wastes least at the ends of chunks."),
   })
   .prefault({})
   .describe("Partitioning of training state over ranks, and its offload (ZeRO).");
