@@ -48,15 +48,16 @@ interface Run {
   readonly dtype?: DType;
   readonly tiles: number;
   readonly recompute?: RecomputeSetting;
+  readonly lengths?: readonly number[];
   readonly backend: Backend;
 }
 
-/** The loss and every gradient of one batch of 46 tokens, from the same weights. */
-async function run({ family, dtype = "f32", tiles, recompute, backend }: Run) {
-  const { graph, language, parameters } = record(golden(family), dtype, 48);
+/** The loss and every gradient of one batch, of 60 tokens by default, from the same weights. */
+async function run({ family, dtype = "f32", tiles, recompute, lengths = [17, 20, 23], backend }: Run) {
+  const { graph, language, parameters } = record(golden(family), dtype, 60);
   const local = wholeProgram(graph, tiles);
   const executable = backend.compile(local.graph, { tiles, ...(recompute && { recompute }) });
-  const sequences = [17, 20, 9].map((length) => Array.from({ length }, (_, i) => (i * 7 + length) % 60));
+  const sequences = lengths.map((length) => Array.from({ length }, (_, i) => (i * 7 + length) % 60));
   const results: Record<string, TensorData> = { loss: backend.allocate("f32", 1) };
   const weights: Record<string, TensorData> = {};
   let stream = 0;
@@ -87,7 +88,7 @@ describe.each(["llama", "gpt2"])("%s", (family) => {
   test("tiles compute the loss and the gradients that the whole graph has in float64", async () => {
     const whole = await run({ family, tiles: 1, backend: wideReference() });
     expect(whole.loss![0]).toBeGreaterThan(1);
-    for (const tiles of [2, 3]) {
+    for (const tiles of [2, 3, 7]) {
       const tiled = await run({ family, tiles, backend: wideReference() });
       for (const [name, data] of Object.entries(whole)) {
         expect(distance(tiled[name]!, data), `${name} in ${tiles} tiles`).toBeLessThan(1e-12);
@@ -113,6 +114,15 @@ describe.each(["llama", "gpt2"])("%s", (family) => {
         }
       }
     }
+  });
+
+  test("tokens that do not divide are padded", async () => {
+    const backend = createNativeBackend({ threads: 2 });
+    const lengths = [17, 20, 9];
+    const whole = await run({ family, tiles: 1, lengths, backend });
+    const tiled = await run({ family, tiles: 4, lengths, backend });
+    for (const [name, data] of Object.entries(whole))
+      expect(distance(tiled[name]!, data), name).toBeLessThan(2e-6);
   });
 
   test("what is no sum over tokens in an MLP is the same to the last bit", async () => {

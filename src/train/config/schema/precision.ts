@@ -53,7 +53,7 @@ export const activationCheckpointingSchema = z
     mlp_tiles: count()
       .default(1)
       .describe(
-        "Compute the MLP of every block in so many tiles of tokens, one after another, forward and backward: what is as wide as its intermediate size exists for one tile at a time (ALST, arXiv 2506.13996). The loss is the same to the last bit; gradients of weights differ by the order of sums.",
+        "Compute the MLP of every block in so many tiles of tokens, one after another, forward and backward: what is as wide as its intermediate size exists for one tile at a time (ALST, arXiv 2506.13996). Batches are padded to a multiple of it. Gradients of weights differ by the order of sums; where no padding is needed, nothing else does.",
       ),
     partition_activations: z
       .boolean()
