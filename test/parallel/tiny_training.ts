@@ -28,6 +28,7 @@ export interface TinyTraining {
   readonly zero?: Partial<ZeroSettings>;
   readonly accumulation?: number;
   readonly recompute?: RecomputeSetting;
+  readonly tiles?: number;
   readonly dtype?: DType;
   readonly optimizer?: Optimizer;
   readonly clipping?: number;
@@ -130,6 +131,7 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
     decays: (name) => space.table.get(name)!.shape.length > 1,
     isFrozen: options.frozen ?? (() => false),
     recompute: options.recompute ?? { mode: "none" },
+    tiles: options.tiles ?? 1,
     ...(options.lossScale === undefined ? {} : { lossScale: options.lossScale }),
     rank,
     ...(sharding === undefined ? {} : { sharding }),

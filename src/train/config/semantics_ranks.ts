@@ -168,15 +168,26 @@ function checkAxes({ parallel, tensor_parallel: tensor, model }: TrainConfig, re
 }
 
 function checkPipeline(
-  { parallel, pipeline, zero_optimization: zero }: TrainConfig,
+  { parallel, pipeline, zero_optimization: zero, activation_checkpointing }: TrainConfig,
   given: (path: string) => boolean,
   report: Report,
 ): void {
   const stages = parallel.pipeline ?? 1;
+  const { mlp_tiles: tiles } = activation_checkpointing;
   if (given("pipeline") && stages === 1 && !parallel.auto) {
     report(["pipeline", "parallel.pipeline"], "a schedule without stages does nothing", {
       hint: "set parallel.pipeline to the number of stages, or remove the pipeline section",
     });
+  }
+  if (stages > 1 && tiles > 1) {
+    report(
+      ["activation_checkpointing.mlp_tiles", "parallel.pipeline"],
+      "MLPs are not computed in tiles by the stages of a pipeline",
+      {
+        received: `mlp_tiles: ${tiles} with ${stages} stages`,
+        hint: "set mlp_tiles to 1, or parallel.pipeline to 1",
+      },
+    );
   }
   if (pipeline.chunks !== undefined && pipeline.schedule !== "interleaved") {
     report(

@@ -50,6 +50,11 @@ export const activationCheckpointingSchema = z
       ),
     every: count().optional().describe("Blocks between kept activations, for mode `every_k`."),
     memory_budget: byteSize().optional().describe("Memory for activations, for mode `budget`."),
+    mlp_tiles: count()
+      .default(1)
+      .describe(
+        "Compute the MLP of every block in so many tiles of tokens, one after another, forward and backward: what is as wide as its intermediate size exists for one tile at a time (ALST, arXiv 2506.13996). Batches are padded to a multiple of it. Gradients of weights differ by the order of sums; where no padding is needed, nothing else does.",
+      ),
     partition_activations: z
       .boolean()
       .default(false)
