@@ -34,6 +34,12 @@ export interface RunTime {
   readonly exposed: number;
 }
 
+/** Bytes that a run moves between memory and disk. */
+export interface DiskTraffic {
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+}
+
 /** What one run of a program takes. */
 export interface RunCost {
   /** Arithmetic operations, recomputation included. */
@@ -53,6 +59,8 @@ export interface PlannedExecutable extends Executable {
   seconds(machine: Machine, symbols?: SymbolValues): number;
   /** What the run's collectives send. */
   communication(symbols?: SymbolValues): CommunicationCost;
+  /** What the run reads from and writes to stores on disk. */
+  diskTraffic(): DiskTraffic;
   /**
    * The same with collectives on lanes of their own: each starts where the program starts it, when the group's
    * collectives before it are done, and holds up the first kernel that reads its results.

@@ -27,7 +27,7 @@ import {
   wholeModel,
 } from "./layout.ts";
 import { LossScale, type LossScaleSettings } from "./loss_scale.ts";
-import type { MicroBatchRunner, TrainingBatch } from "./micro_batches.ts";
+import type { BetweenPrograms, MicroBatchRunner, TrainingBatch } from "./micro_batches.ts";
 import type { OffloadSettings } from "./offload/settings.ts";
 import { States, tieredAlignment } from "./offload/states.ts";
 import {
@@ -119,6 +119,7 @@ export class TrainingEngine {
   readonly #split: ModelSplit;
   readonly #states: States;
   readonly #residuals: Float32Array;
+  readonly #residualBytes: number;
   readonly #bindings: Record<string, TensorData>;
   readonly #runner: MicroBatchRunner;
   readonly #clear: Executable | undefined;
@@ -147,6 +148,7 @@ export class TrainingEngine {
     this.#states = new States(backend, this.layout.elements, optimizer.states, offload);
     const residuals = zero.quantizedGradients === true ? this.#residualElements() : 0;
     this.#residuals = backend.allocate("f32", residuals) as Float32Array;
+    this.#residualBytes = residuals * 4;
     this.#squared = this.#chooseSquared();
     this.#placeLeaves();
     this.#bindings = this.#states.bindings;
@@ -197,6 +199,11 @@ export class TrainingEngine {
     return this.#runner.memory;
   }
 
+  /** What the programs of a step pass on; undefined where one program does all. */
+  get between(): BetweenPrograms | undefined {
+    return this.#runner.between?.(this.#options.accumulationSteps);
+  }
+
   /** Whether parameters or states lie on disk. */
   get hasStatesOnDisk(): boolean {
     return this.#states.hasBuffersOnDisk;
@@ -204,13 +211,17 @@ export class TrainingEngine {
 
   /** Bytes of this rank's buffers, padding included. */
   get stateBytes(): StateBytes {
-    const bytesOf = (kind: string): number => this.#states.bytesOf(kind);
-    return {
-      parameters: bytesOf("parameters"),
-      gradients: bytesOf("gradients"),
-      optimizer: this.#stateNames.reduce((sum, name) => sum + bytesOf(name), 0),
-      residuals: this.#residuals.byteLength,
-    };
+    return this.#bytesBy(() => true);
+  }
+
+  /** Those of them that are in memory; all the others are on disk. */
+  get residentBytes(): StateBytes {
+    return this.#bytesBy((kind) => !this.#states.isOnDisk(kind));
+  }
+
+  /** Bytes of disk that the rank takes. */
+  get diskBytes(): number {
+    return this.#states.store?.bytes ?? 0;
   }
 
   /** The flat buffers that are in memory, by name. */
@@ -444,6 +455,17 @@ export class TrainingEngine {
 
   get #stateNames(): readonly string[] {
     return this.#options.optimizer.states;
+  }
+
+  /** Bytes of the buffers that count. */
+  #bytesBy(counts: (kind: string) => boolean): StateBytes {
+    const bytesOf = (kind: string): number => (counts(kind) ? this.#states.bytesOf(kind) : 0);
+    return {
+      parameters: bytesOf("parameters"),
+      gradients: bytesOf("gradients"),
+      optimizer: this.#stateNames.reduce((sum, name) => sum + bytesOf(name), 0),
+      residuals: this.#residualBytes,
+    };
   }
 
   /** Quantized gradients that are kept in parts: all of each waits for the next. */

@@ -19,6 +19,19 @@ export interface MicroBatchResult {
   readonly kernelSeconds: number;
 }
 
+/** What goes from one program of a step to another, where a rank runs several a micro-batch. */
+export interface BetweenPrograms {
+  /** Bytes of memory for values that wait for the program that reads them. */
+  readonly heldBytes: number;
+  /** What each micro-batch sends from this rank's stages to those of other ranks. */
+  readonly sent: readonly {
+    readonly from: number;
+    readonly to: number;
+    readonly bytes: number;
+    readonly messages: number;
+  }[];
+}
+
 /**
  * Computes the gradients of a step's micro-batches on one rank: as one program forward and backward, or as a
  * schedule of a pipeline's stages. The engine owns the memory of parameters and gradients and binds it.
@@ -26,6 +39,8 @@ export interface MicroBatchResult {
 export interface MicroBatchRunner {
   /** What the programs need beside the engine's buffers. */
   readonly memory: MemoryPlan;
+  /** What its programs pass on in a step of so many micro-batches; absent where one program does all. */
+  between?(microBatches: number): BetweenPrograms;
   /** Model FLOPs of one micro-batch over all ranks that share it: recomputation not counted. */
   readonly modelFlops: number;
   /**

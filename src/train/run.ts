@@ -4,9 +4,11 @@ import type { UniversalStates } from "../checkpoint/universal/index.ts";
 import { Mesh, type MeshAxis } from "../parallel/mesh.ts";
 import type { Backend } from "../runtime/backend.ts";
 import type { EmulatedLink, ProcessGroup } from "../runtime/group.ts";
+import type { PlanningBackend } from "../runtime/planning.ts";
 import { requireSameRun } from "./agreement.ts";
 import { type BatchSizes, describeMesh, loadConfig, resolveMesh, type TrainConfig } from "./config/index.ts";
 import { type RunOutcome, TrainingLoop } from "./loop.ts";
+import { chooseLayout } from "./plan/auto.ts";
 import { joinMesh, type Rank } from "./rank.ts";
 import { batchOfRun, checkpointToResume, fewerRanks, hasCheckpoint, requireRanks } from "./resuming.ts";
 import { type RankLauncher, type RankResources, runRanks, type WorldOptions } from "./run_ranks.ts";
@@ -27,6 +29,8 @@ export interface TrainingRequest {
   readonly backend: Backend;
   /** Starts several ranks; without it, one trains alone. */
   readonly ranks?: RankLauncher;
+  /** What `parallel: auto` plans layouts with: the null backend. Without it, axes left out have one rank, or `data` all. */
+  readonly planner?: PlanningBackend;
   /** How often a run that failed goes on from its last complete checkpoint. */
   readonly maximumRestarts?: number;
   /** Stops the run after the step at hand, with a checkpoint. */
@@ -97,6 +101,8 @@ class Run {
   readonly #attempt: Attempt;
   readonly #leads: boolean;
   readonly #view: TrainingView;
+  /** With the axes that the planner chose. */
+  #config: TrainConfig;
   #batch: BatchSizes | undefined;
 
   constructor(request: TrainingRequest, attempt: Attempt, leads: boolean) {
@@ -104,12 +110,14 @@ class Run {
     this.#attempt = attempt;
     this.#leads = leads;
     const { config } = attempt;
+    this.#config = config;
     this.#view = leads ? (request.view?.(config) ?? createTrainingView(config.steps_per_print)) : silentView;
   }
 
   async train(): Promise<RunOutcome> {
-    const { config, ranks, resume, restarted } = this.#attempt;
+    const { ranks, resume, restarted } = this.#attempt;
     const note = (line: string): void => this.#view.note(line);
+    const config = await this.#chooseAxes(note);
     const sizes = resolveMesh(config, ranks);
     const resumed = await checkpointToResume(config, { resume, restarted, sizes, note });
     const beginning: Beginning = {
@@ -146,6 +154,18 @@ class Run {
     }
   }
 
+  async #chooseAxes(note: (line: string) => void): Promise<TrainConfig> {
+    const { ranks: launcher, planner: backend } = this.#request;
+    const { config, ranks } = this.#attempt;
+    if (launcher === undefined || backend === undefined) return config;
+    const ranksInProcess = launcher.sharesProcess ? ranks : 1;
+    const chosen = await chooseLayout({ config, ranks, backend, ranksInProcess });
+    if (chosen === undefined) return config;
+    note(chosen.reason);
+    this.#config = chosen.config;
+    return chosen.config;
+  }
+
   /** The start that follows this one, which failed. @throws the failure where nothing can follow. */
   next(error: unknown, restart: number, most: number): Attempt {
     const { config, ranks } = this.#attempt;
@@ -171,7 +191,8 @@ class Run {
     moment: (now: string) => void,
     ranksHere = 1,
   ): Promise<RunOutcome> {
-    const { config, ranks } = this.#attempt;
+    const { ranks } = this.#attempt;
+    const config = this.#config;
     const view = world === undefined || world.rank === 0 ? this.#view : silentView;
     moment("the start");
     world?.setMoment("the start");

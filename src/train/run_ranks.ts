@@ -25,6 +25,8 @@ export interface RankLauncher {
   readonly count: number;
   /** Whether rank 0 is in this process: it alone prints and writes. */
   readonly lead: boolean;
+  /** Whether all ranks are in this process. */
+  readonly sharesProcess: boolean;
   /** Whether `start` may be called again, with another count, after a failure. */
   readonly canRestart: boolean;
   /** The ranks of this process. */

@@ -168,13 +168,17 @@ export function prepareData(
   });
 }
 
-/** The engine of a config for a model. */
+/**
+ * The engine of a config for a model.
+ * @param residentBytes what the process holds already, for `memory.limit`
+ */
 export function buildEngine(
   config: TrainConfig,
   batch: BatchSizes,
   model: ModelShape,
   backend: Backend,
   split?: SplitModel,
+  residentBytes = process.memoryUsage.rss(),
 ): TrainingEngine {
   const dtype: DType = activationDType(config);
   const noDecay = config.optimizer.params.no_decay;
@@ -211,13 +215,15 @@ export function buildEngine(
   const rank = split?.rank;
   const facts = {
     ranks: rank?.ranksInProcess ?? 1,
-    residentBytes: process.memoryUsage.rss(),
+    residentBytes,
     computesInHalf: dtype === "bf16",
   };
   return buildPlaced(config, facts, build, (engine) => ({
     arena: engine.memory.arena,
     prepared: engine.memory.prepared,
-    states: totalBytes(engine.buffers.values()),
+    states:
+      Object.values(engine.residentBytes).reduce((sum, bytes) => sum + bytes, 0) +
+      (engine.between?.heldBytes ?? 0),
   }));
 }
 

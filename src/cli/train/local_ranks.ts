@@ -12,6 +12,7 @@ export function localRanks(count: number, trace?: Trace): RankLauncher {
   return {
     count,
     lead: true,
+    sharesProcess: true,
     canRestart: true,
     start: async (size, options) => {
       const cores = readInteger(environmentVariables.threads, 1, 256) ?? availableParallelism();

@@ -33,6 +33,7 @@ export function mpiRanks(asked: number): MpiRanks | undefined {
   const launcher = (trace?: Trace): RankLauncher => ({
     count: size,
     lead,
+    sharesProcess: false,
     canRestart: false,
     start: async (_count, { timeoutSeconds, links }) => {
       const [axis] = Object.keys(links);

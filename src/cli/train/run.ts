@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { createNullBackend } from "../../backends.ts";
 import { CommunicationError } from "../../base/errors.ts";
 import { suggestLearningRates } from "../../optim/schedules/index.ts";
 import type { TrainConfig } from "../../train/config/index.ts";
@@ -51,6 +52,7 @@ export async function runTrain(options: TrainCommandOptions): Promise<void> {
         overrides,
         resume,
         backend,
+        planner: createNullBackend(),
         maximumRestarts: maxRestarts,
         signal: controller.signal,
         ...(launcher === undefined ? {} : { ranks: launcher }),

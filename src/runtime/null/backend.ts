@@ -11,6 +11,7 @@ import type { Bindings, BoundExecutable, CompileOptions, MemoryPlan, RunStatisti
 import { collectSymbols } from "../bind.ts";
 import type {
   CommunicationCost,
+  DiskTraffic,
   Machine,
   PlannedExecutable,
   PlanningBackend,
@@ -93,6 +94,17 @@ class NullExecutable implements PlannedExecutable {
 
   communication(symbols?: SymbolValues): CommunicationCost {
     return communicationCost(this.#graph, symbols);
+  }
+
+  diskTraffic(): DiskTraffic {
+    const { steps, tensors } = this.#program;
+    const bytesOf = (action: "load" | "save"): number =>
+      steps.reduce((sum, step) => {
+        if (step.kind !== "transfer" || step.action !== action) return sum;
+        const { shape, dtype } = tensors[step.tensor]!;
+        return sum + maximumElements(shape) * bytesPerElement(dtype);
+      }, 0);
+    return { readBytes: bytesOf("load"), writtenBytes: bytesOf("save") };
   }
 
   time(machine: Machine, symbols?: SymbolValues): RunTime {

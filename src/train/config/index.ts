@@ -10,3 +10,4 @@ export type {
   OptimizerSection,
   TrainConfig,
 } from "./schema/schema.ts";
+export { contradictions } from "./semantics.ts";

@@ -1,4 +1,4 @@
-import type { DType, TensorData } from "../../base/dtype.ts";
+import { bytesPerElement, type DType, type TensorData } from "../../base/dtype.ts";
 import { maximumElements } from "../../base/shape.ts";
 import { type Graph, leavesOf } from "../../graph/graph.ts";
 import type { PipelineStage, StageProgram } from "../../parallel/pipeline/cut.ts";
@@ -84,6 +84,20 @@ export class StagePrograms {
     const plan = planBuffers(table.actions[rank]!, this.#stages);
     this.#plans.set(table, plan);
     return plan;
+  }
+
+  /** Bytes of all buffers of a plan, and of the batches that are kept meanwhile. */
+  heldBytes({ pools, batches }: BufferPlan): number {
+    const sizeOf = (elements: number, dtype: DType): number => elements * bytesPerElement(dtype);
+    const values = pools.flatMap((pool) =>
+      [...pool.values()].map(({ type, count }) => count * sizeOf(maximumElements(type.shape), type.dtype)),
+    );
+    const kept = batches.map((count, chunk) => {
+      const leaves = Object.values(this.#programs[chunk]!).flatMap(({ batchLeaves }) => batchLeaves);
+      const sizes = new Map(leaves.map(({ name, elements, dtype }) => [name, sizeOf(elements, dtype)]));
+      return count * [...sizes.values()].reduce((sum, bytes) => sum + bytes, 0);
+    });
+    return [...values, ...kept].reduce((sum, bytes) => sum + bytes, 0);
   }
 
   /** One of a chunk's buffers for a stage value. */

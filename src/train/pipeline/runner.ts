@@ -1,13 +1,13 @@
-import type { TensorData } from "../../base/dtype.ts";
+import { bytesPerElement, type TensorData } from "../../base/dtype.ts";
 import { ConfigError } from "../../base/errors.ts";
-import { elementCount, resolveShape } from "../../base/shape.ts";
+import { elementCount, maximumElements, resolveShape } from "../../base/shape.ts";
 import type { Graph } from "../../graph/graph.ts";
 import type { PipelineCut, PipelineStage } from "../../parallel/pipeline/cut.ts";
 import { type Action, type ScheduleTable, stageOf } from "../../parallel/pipeline/schedules.ts";
 import type { Backend, Bindings, Executable, MemoryPlan, RunOptions } from "../../runtime/backend.ts";
 import type { ProcessGroup } from "../../runtime/group.ts";
 import type { Trace } from "../../runtime/trace.ts";
-import type { MicroBatchResult, MicroBatchRunner, TrainingBatch } from "../micro_batches.ts";
+import type { BetweenPrograms, MicroBatchResult, MicroBatchRunner, TrainingBatch } from "../micro_batches.ts";
 import type { BoundBatch, LocalProgram } from "../sharding.ts";
 import type { BufferPlan } from "./buffers.ts";
 import { type Direction, PipelineChannels } from "./channels.ts";
@@ -93,6 +93,21 @@ export class PipelineRunner implements MicroBatchRunner {
 
   get memory(): MemoryPlan {
     return this.#train.programs.memory;
+  }
+
+  between(microBatches: number): BetweenPrograms {
+    const { pipeline, schedule, chunks } = this.#options;
+    const { programs, stages } = this.#train;
+    const { rank, size: ranks } = pipeline;
+    const sent = stages.flatMap((stage, chunk) => {
+      const own = stageOf({ ranks }, rank, chunk);
+      const message = (to: number, names: readonly string[]) => ({
+        ...{ from: own, to, bytes: bytesOfValues(stage, names), messages: names.length },
+      });
+      const all = [message(own + 1, stage.toNext), message(own - 1, stage.toPrevious)];
+      return all.filter(({ to, messages }) => messages > 0 && to >= 0 && to < ranks * chunks);
+    });
+    return { heldBytes: programs.heldBytes(programs.plan(schedule(microBatches), rank)), sent };
   }
 
   async run(
@@ -261,6 +276,13 @@ async function transfer(verb: "send" | "receive", action: Action, pass: Pass): P
   });
   const what = direction === "forward" ? "activations" : "gradients of activations";
   await pass.channels[verb](direction, tensors, `${what} of micro-batch ${microBatch}`);
+}
+
+function bytesOfValues(stage: PipelineStage, names: readonly string[]): number {
+  return names.reduce((sum, name) => {
+    const { type } = stage.values.find((value) => value.name === name)!;
+    return sum + maximumElements(type.shape) * bytesPerElement(type.dtype);
+  }, 0);
 }
 
 function refuseAway(name: string): never {

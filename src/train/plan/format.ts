@@ -2,13 +2,15 @@ import { formatBytes } from "../../base/bytes.ts";
 import { describeMesh } from "../config/index.ts";
 import { grouped } from "../view/text.ts";
 import type { MemoryByKind, TrainingPlan } from "./plan.ts";
-import type { PlannedLayout } from "./search.ts";
+import { describeLayout, type PlannedLayout } from "./search.ts";
 
 const kindNames: { readonly [Kind in keyof MemoryByKind]: string } = {
   parameters: "parameters (float32)",
   gradients: "gradients",
   optimizer: "optimizer states",
+  residuals: "unsent gradients",
   activations: "activations",
+  waiting: "between stages",
   packedWeights: "packed weights",
   constants: "constants",
   scratch: "kernel work space",
@@ -44,18 +46,36 @@ function table(rows: readonly (readonly string[])[]): string[] {
   });
 }
 
-/** The layouts that a search found, the best first. */
-export function formatLayouts(layouts: readonly PlannedLayout[]): string {
-  const rows = layouts.map(({ mesh, stage, plan }) => [
-    `${describeMesh(mesh)}, ZeRO ${stage}`,
-    formatSeconds(plan.time!.seconds),
-    `${grouped(plan.time!.tokensPerSecond)} tokens/s`,
-    formatBytes(plan.memory.total),
-    `${(100 * plan.time!.utilization).toFixed(1)}%`,
-  ]);
-  return table([["layout", "step", "speed", "memory of a rank", "model FLOPs utilisation"], ...rows]).join(
-    "\n",
-  );
+function percent(part: number): string {
+  return `${(100 * part).toFixed(1)}%`;
+}
+
+/** The layouts that a search found, the best first. @param found how many there were */
+export function formatLayouts(layouts: readonly PlannedLayout[], found = layouts.length): string {
+  const rows = layouts.map((layout) => {
+    const { plan } = layout;
+    const { seconds, tokensPerSecond, exposed, bubble, utilization } = plan.time!;
+    const { microBatchSize, accumulationSteps } = plan.batch;
+    const sent = plan.ranks[0]!.communication.reduce((sum, { bytes }) => sum + bytes, 0);
+    return [
+      describeLayout(layout),
+      `${accumulationSteps} x ${microBatchSize}`,
+      grouped(tokensPerSecond),
+      formatSeconds(seconds),
+      formatSeconds(exposed),
+      percent(bubble),
+      formatBytes(sent),
+      formatBytes(plan.memory.total),
+      percent(utilization),
+    ];
+  });
+  const head = ["layout", "batch", "tokens/s", "step", "waiting", "bubble", "sent", "memory", "MFU"];
+  const shown = layouts.length === found ? `${found}` : `the best ${layouts.length} of ${found}`;
+  return [
+    `layouts that fit: ${shown}`,
+    ...table([head, ...rows]),
+    "  batch: micro-batches x rows of a rank; waiting: for collectives; sent, memory: of a rank; MFU: model FLOPs utilisation",
+  ].join("\n");
 }
 
 /** What several ranks pass to each other in a step, and how they wait. */
@@ -76,6 +96,26 @@ function communicationLines({ ranks, time, mesh }: TrainingPlan): string[] {
     ["pipeline bubble", `${(100 * time.bubble).toFixed(1)}%`],
   ]);
   return [...lines, "", "where the slowest rank's time goes", ...waits];
+}
+
+/** What a rank keeps on disk, and what the process of several ranks takes. */
+function placeLines({ ranks, process }: TrainingPlan): string[] {
+  const disk = ranks[0]?.disk;
+  return [
+    ...(disk === undefined
+      ? []
+      : [
+          "",
+          `disk${ranks.length > 1 || process !== undefined ? " of a rank" : ""}: ${formatBytes(disk.bytes)}`,
+          ...table([
+            ["read in a step", formatBytes(disk.readBytes)],
+            ["written in a step", formatBytes(disk.writtenBytes)],
+          ]),
+        ]),
+    ...(process === undefined
+      ? []
+      : ["", `memory of a process with all ${process.ranks} ranks: ${formatBytes(process.memory.total)}`]),
+  ];
 }
 
 /** A plan as `slipstream plan` prints it. @param available the memory of a rank, where a cluster says it */
@@ -110,6 +150,7 @@ export function formatPlan(plan: TrainingPlan, available?: number): string {
     "",
     `memory${whose}: ${formatBytes(memory.total)}${room}`,
     ...table(memoryRows),
+    ...placeLines(plan),
     ...communicationLines(plan),
   ];
   if (time === undefined) return lines.join("\n");

@@ -1,3 +1,4 @@
+export { type ChosenLayout, chooseLayout, type LayoutChoice } from "./auto.ts";
 export { type Cluster, loadCluster, machineOf } from "./cluster.ts";
 export { formatLayouts, formatPlan } from "./format.ts";
 export { measureMachine } from "./machine.ts";
@@ -11,4 +12,4 @@ export {
   type StepTime,
   type TrainingPlan,
 } from "./plan.ts";
-export { type PlannedLayout, searchLayouts } from "./search.ts";
+export { describeLayout, nominalMachineOf, type PlannedLayout, searchLayouts } from "./search.ts";

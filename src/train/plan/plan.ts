@@ -12,7 +12,7 @@ import {
 import { activationDType } from "../engine_settings.ts";
 import { buildModel, type ModelShape, parameterCount } from "../setup.ts";
 import { countModules, type ModuleCount } from "./modules.ts";
-import { communicationOf, hardwareFlops, memoryOf, type PlannedStage, planStage } from "./stage.ts";
+import { communicationOf, diskOf, hardwareFlops, memoryOf, type PlannedStage, planStage } from "./stage.ts";
 import { stepTime } from "./step_time.ts";
 
 /** Bytes of resident memory by what they are for. */
@@ -22,8 +22,12 @@ export interface MemoryByKind {
   readonly gradients: number;
   /** The optimizer's buffers. */
   readonly optimizer: number;
+  /** What quantized gradients did not send yet. */
+  readonly residuals: number;
   /** Values that live inside a run of the training programs. */
   readonly activations: number;
+  /** Values that wait between the programs of a pipeline's stage. */
+  readonly waiting: number;
   /** Weights in the dtype and order that kernels read. */
   readonly packedWeights: number;
   readonly constants: number;
@@ -61,11 +65,20 @@ export interface PlannedCommunication {
   readonly seconds?: number;
 }
 
+/** What a rank keeps on disk, and what a step reads from it and writes. */
+export interface PlannedDisk {
+  readonly bytes: number;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+}
+
 /** What one rank of a stage of the pipeline takes. */
 export interface RankPlan {
   readonly place: MeshPlace;
   readonly memory: MemoryByKind & { readonly total: number };
   readonly communication: readonly PlannedCommunication[];
+  /** Absent where everything is in memory. */
+  readonly disk?: PlannedDisk;
 }
 
 /** What training as a config says would take. Plain data: it is its own JSON. */
@@ -81,6 +94,8 @@ export interface TrainingPlan {
   readonly mesh: MeshSizes;
   /** Of the rank that takes most. */
   readonly memory: MemoryByKind & { readonly total: number };
+  /** Of a process that holds several ranks: all of theirs, and what it takes itself once. */
+  readonly process?: { readonly ranks: number; readonly memory: MemoryByKind & { readonly total: number } };
   /** A rank of each stage of the pipeline; without one, any rank. */
   readonly ranks: readonly RankPlan[];
   /** Operations of one optimizer step, over all ranks. */
@@ -105,6 +120,8 @@ export interface PlanParts {
   readonly mesh?: MeshSizes;
   /** For the time of a step: what a rank reaches, and the links of its groups. */
   readonly machine?: Machine;
+  /** Ranks that share a process: 1 by default. */
+  readonly ranksInProcess?: number;
   /** Resident bytes of a process that has compiled the programs and holds no data: this one's, by default. */
   readonly baselineBytes?: number;
 }
@@ -136,16 +153,17 @@ export async function planTraining(parts: PlanParts): Promise<TrainingPlan> {
   // Measured after compiling, which leaves its mark on JavaScript's heap in training as it does here.
   const baseline = parts.baselineBytes ?? process.memoryUsage.rss();
   const ranks = stages.map((stage): RankPlan => {
-    const memory = memoryOf(stage, baseline);
-    const total = Object.values(memory).reduce((sum, bytes) => sum + bytes, 0);
+    const disk = diskOf(stage);
     return {
       place: stage.place,
-      memory: { ...memory, total },
+      memory: withTotal(memoryOf(stage, baseline)),
       communication: communicationOf(stage, machine),
+      ...(disk === undefined ? {} : { disk }),
     };
   });
   const first = stages[0]!;
   const worldSize = meshAxes.reduce((product, axis) => product * mesh[axis], 1);
+  const ranksHere = parts.ranksInProcess ?? 1;
   const total = parameterCount(model.parameters);
   const frozen = [...model.parameters].filter(([name]) => matchesAny(name, config.frozen_parameters));
   const flops = {
@@ -163,6 +181,7 @@ export async function planTraining(parts: PlanParts): Promise<TrainingPlan> {
     batch: { ...sizes, tokensPerStep, microBatchTokens },
     mesh,
     memory: ranks.reduce((most, { memory }) => (memory.total > most.total ? memory : most), ranks[0]!.memory),
+    ...(ranksHere > 1 ? { process: { ranks: ranksHere, memory: memoryOfProcess(ranks, ranksHere) } } : {}),
     ranks,
     flops,
   };
@@ -170,6 +189,24 @@ export async function planTraining(parts: PlanParts): Promise<TrainingPlan> {
   const time = stepTime(config, stages, sizes, machine);
   const utilization = flops.model / (time.seconds * machine.flops * worldSize);
   return { ...plan, time: { machine, tokensPerSecond: tokensPerStep / time.seconds, utilization, ...time } };
+}
+
+function withTotal(memory: MemoryByKind): MemoryByKind & { readonly total: number } {
+  return { ...memory, total: Object.values(memory).reduce((total, bytes) => total + bytes, 0) };
+}
+
+/** What ranks of every stage, as many of each, take in one process. */
+function memoryOfProcess(
+  ranks: readonly RankPlan[],
+  count: number,
+): MemoryByKind & { readonly total: number } {
+  const of = (kind: keyof MemoryByKind): number =>
+    kind === "baseline"
+      ? ranks[0]!.memory.baseline
+      : (sum(ranks, ({ memory }) => memory[kind]) * count) / ranks.length;
+  const { total: _, ...kinds } = ranks[0]!.memory;
+  const names = Object.keys(kinds) as (keyof MemoryByKind)[];
+  return withTotal(Object.fromEntries(names.map((kind) => [kind, of(kind)])) as unknown as MemoryByKind);
 }
 
 function sum<Item>(items: readonly Item[], of: (item: Item) => number): number {

@@ -14,25 +14,30 @@ export interface PlannedProgram {
 
 /** A backend that remembers what it compiles. */
 export interface RecordingBackend extends PlanningBackend {
-  readonly programs: readonly PlannedProgram[];
+  /** In the order of compilation; of several programs of one name the last: those before it were tries. */
+  programs(): readonly PlannedProgram[];
 }
 
 /** The backend, remembering every program. */
 export function recordPrograms(backend: PlanningBackend): RecordingBackend {
-  const programs: PlannedProgram[] = [];
+  const programs = new Map<string, PlannedProgram>();
   return {
     ...backend,
-    programs,
+    programs: () => [...programs.values()],
     compile: (graph: Graph, options?: CompileOptions): PlannedExecutable => {
       const executable = backend.compile(graph, options);
-      programs.push({ name: graph.name, executable });
+      programs.delete(graph.name);
+      programs.set(graph.name, { name: graph.name, executable });
       return executable;
     },
   };
 }
 
-/** A rank of a mesh that nobody runs: its groups know their members, and carry no data. */
-export async function planRank(mesh: Mesh): Promise<Rank> {
+/**
+ * A rank of a mesh that nobody runs: its groups know their members, and carry no data.
+ * @param ranksInProcess how many ranks share its process
+ */
+export async function planRank(mesh: Mesh, ranksInProcess: number): Promise<Rank> {
   const members = Array.from({ length: mesh.worldSize }, (_, rank) => rank);
   const world = plannedGroup("world", members, mesh.rank);
   const groups = new Map<string, ProcessGroup>();
@@ -43,7 +48,7 @@ export async function planRank(mesh: Mesh): Promise<Rank> {
     groups.set(name, plannedGroup(name, mesh.membersOf(axes), mesh.rank));
   }
   const saving = plannedGroup("checkpoint", members, mesh.rank);
-  return { world, mesh, groups, saving, ranksInProcess: 1 };
+  return { world, mesh, groups, saving, ranksInProcess };
 }
 
 function plannedGroup(name: string, members: readonly number[], worldRank: number): ProcessGroup {

@@ -3,10 +3,9 @@ import { Mesh, type MeshPlace, type MeshSizes, meshAxes } from "../../parallel/m
 import type { Machine, PlannedExecutable } from "../../runtime/planning.ts";
 import type { BatchSizes } from "../config/index.ts";
 import type { TrainingEngine } from "../engine.ts";
-import { createOptimizer } from "../engine_settings.ts";
 import { buildEngine } from "../setup.ts";
 import { splitModel } from "../split_model.ts";
-import type { MemoryByKind, PlannedCommunication, PlanParts } from "./plan.ts";
+import type { MemoryByKind, PlannedCommunication, PlannedDisk, PlanParts } from "./plan.ts";
 import { type PlannedProgram, planRank, recordPrograms } from "./planned_rank.ts";
 
 /** A rank of one stage of the pipeline, with the programs that it would run. */
@@ -17,8 +16,6 @@ export interface PlannedStage {
   readonly programs: readonly PlannedProgram[];
   /** The program of evaluation, where there is validation data. */
   readonly evaluation: PlannedExecutable | undefined;
-  /** Buffers of the optimizer for each parameter. */
-  readonly states: number;
   readonly batch: BatchSizes;
   readonly microBatchTokens: number;
   readonly symbols: SymbolValues;
@@ -26,7 +23,7 @@ export interface PlannedStage {
 
 /** Builds the engine of the first rank of a stage on the null backend. */
 export async function planStage(
-  { config, model, backend }: PlanParts,
+  { config, model, backend, baselineBytes, ranksInProcess = 1 }: PlanParts,
   sizes: MeshSizes,
   batch: BatchSizes,
   stage: number,
@@ -35,21 +32,28 @@ export async function planStage(
   const rank = new Mesh(sizes, 0).rankAt({ pipeline: stage, data: 0, expert: 0, sequence: 0, tensor: 0 });
   const mesh = new Mesh(sizes, rank);
   const alone = meshAxes.every((axis) => sizes[axis] === 1);
-  const split = alone ? undefined : await splitModel(config, batch, model, await planRank(mesh));
-  const engine = buildEngine(config, batch, model, recording, split);
-  const training = [...recording.programs];
+  const split = alone
+    ? undefined
+    : await splitModel(config, batch, model, await planRank(mesh, ranksInProcess));
+  const engine = buildEngine(config, batch, model, recording, split, baselineBytes);
+  const training = recording.programs();
   const microBatchTokens = batch.microBatchSize * config.data.sequence_length;
-  if (config.data.validation !== undefined) await engine.evaluate(emptyBatch(batch, microBatchTokens));
+  // The stages of a pipeline would wait for each other.
+  const evaluates = config.data.validation !== undefined && sizes.pipeline === 1;
+  if (evaluates) await engine.evaluate(emptyBatch(batch, microBatchTokens));
   return {
     place: mesh.place,
     engine,
     modelFlops: engine.modelFlops,
     programs: training,
-    evaluation: recording.programs[training.length]?.executable,
-    states: createOptimizer(config.optimizer).states.length,
+    evaluation: recording.programs()[training.length]?.executable,
     batch,
     microBatchTokens,
-    symbols: { tokens: microBatchTokens, offsets: batch.microBatchSize + 1 },
+    // Programs that are split over these axes count groups of tokens.
+    symbols: {
+      tokens: Math.ceil(microBatchTokens / (sizes.tensor * sizes.sequence)),
+      offsets: batch.microBatchSize + 1,
+    },
   };
 }
 
@@ -61,7 +65,7 @@ function emptyBatch({ microBatchSize: rows }: BatchSizes, tokens: number) {
 
 /** How often a program runs in a step. */
 export function runsOf({ name }: PlannedProgram, { accumulationSteps }: BatchSizes): number {
-  return name === "clear" || name === "norm" || name === "update" ? 1 : accumulationSteps;
+  return name === "clear" || name === "copy" || name === "norm" || name === "update" ? 1 : accumulationSteps;
 }
 
 /** Operations of one step on this rank. */
@@ -75,7 +79,7 @@ export function hardwareFlops({ programs, batch, symbols }: PlannedStage): numbe
 /** Resident memory of a rank by what it is for. */
 export function memoryOf(stage: PlannedStage, baseline: number): MemoryByKind {
   const { engine, programs, evaluation, batch, microBatchTokens } = stage;
-  const { elements } = engine.layout;
+  const { residuals, ...states } = engine.residentBytes;
   const all = [
     ...programs.map(({ executable }) => executable),
     ...(evaluation === undefined ? [] : [evaluation]),
@@ -85,11 +89,11 @@ export function memoryOf(stage: PlannedStage, baseline: number): MemoryByKind {
   // Tokens, targets and positions, and where each row begins.
   const batchBytes = 4 * (3 * microBatchTokens + batch.microBatchSize + 1);
   return {
-    parameters: 4 * elements.parameters,
-    gradients: 4 * elements.gradients,
-    optimizer: 4 * elements.states * stage.states,
+    ...states,
+    residuals,
     // One arena serves every program: they run one after another.
     activations: Math.max(...all.map(({ memory }) => memory.arena)),
+    waiting: engine.between?.heldBytes ?? 0,
     packedWeights: sum("prepared"),
     constants: sum("constants"),
     // The thread pool's work space serves every program.
@@ -98,6 +102,18 @@ export function memoryOf(stage: PlannedStage, baseline: number): MemoryByKind {
     data: batch.accumulationSteps * batchBytes,
     baseline,
   };
+}
+
+/** What a rank keeps on disk, and what a step moves. */
+export function diskOf({ engine, programs, batch }: PlannedStage): PlannedDisk | undefined {
+  if (engine.diskBytes === 0) return undefined;
+  let [readBytes, writtenBytes] = [0, 0];
+  for (const program of programs) {
+    const moved = program.executable.diskTraffic();
+    readBytes += runsOf(program, batch) * moved.readBytes;
+    writtenBytes += runsOf(program, batch) * moved.writtenBytes;
+  }
+  return { bytes: engine.diskBytes, readBytes, writtenBytes };
 }
 
 /** What a rank passes to others in a step, by axes. */
@@ -109,6 +125,14 @@ export function communicationOf(stage: PlannedStage, machine: Machine | undefine
       const present = total.get(axes) ?? { bytes: 0, messages: 0 };
       total.set(axes, { bytes: present.bytes + runs * bytes, messages: present.messages + runs * messages });
     }
+  }
+  for (const { bytes, messages } of stage.engine.between?.sent ?? []) {
+    const present = total.get("pipeline") ?? { bytes: 0, messages: 0 };
+    const runs = stage.batch.accumulationSteps;
+    total.set("pipeline", {
+      bytes: present.bytes + runs * bytes,
+      messages: present.messages + runs * messages,
+    });
   }
   return [...total].map(([axes, sent]) => {
     const link = machine?.links?.get(axes);

@@ -42,7 +42,16 @@ export function stepTime(
   });
   const secondsOf = new Map<string, number>();
   for (const { times } of ranks) for (const { name, seconds } of times) secondsOf.set(name, seconds);
+  const link = machine.links?.get("pipeline");
+  const sent = stages.flatMap(({ engine }) => engine.between?.sent ?? []);
+  const transfers = new Map(
+    sent.map(({ from, to, bytes, messages }) => [
+      `${from} ${to}`,
+      link === undefined ? 0 : messages * link.latency + bytes / link.bandwidth,
+    ]),
+  );
   const played = simulateSchedule(table, {
+    transfer: (from, to) => transfers.get(`${from} ${to}`) ?? 0,
     seconds: (kind, stage) => secondsOf.get(`stage ${stage} ${programOfAction(kind)}`) ?? 0,
   });
   // What is not part of the schedule: clearing, norms, the update.
