@@ -203,6 +203,7 @@ export function buildEngine(
       isFrozen: (name) => matchesAny(name, config.frozen_parameters),
       recompute: recomputeSetting(config),
       zero: zeroSettings(config),
+      interleave: config.zero_optimization.offload_optimizer.interleave,
       ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
       ...split,
       ...(offload === undefined ? {} : { offload }),

@@ -16,7 +16,9 @@ export function checkRanks(config: TrainConfig, given: (path: string) => boolean
   }
 }
 
-function checkOffload({ zero_optimization: zero, memory }: TrainConfig, report: Report): void {
+function checkOffload(config: TrainConfig, report: Report): void {
+  const { zero_optimization: zero, memory } = config;
+  checkInterleaving(config, report);
   for (const [name, what] of [
     ["offload_optimizer", "optimizer states"],
     ["offload_param", "parameters"],
@@ -41,6 +43,29 @@ function checkOffload({ zero_optimization: zero, memory }: TrainConfig, report: 
         hint: "set zero_optimization.stage to 3, or offload_param.device to none",
       },
     );
+  }
+}
+
+/** Updates during backward cannot wait for what is only known after it. */
+function checkInterleaving(config: TrainConfig, report: Report): void {
+  if (config.zero_optimization.offload_optimizer.interleave !== "always") return;
+  const interleave = "zero_optimization.offload_optimizer.interleave";
+  const reasons: readonly (readonly [string, boolean, string])[] = [
+    ["gradient_clipping", config.gradient_clipping > 0, "clipping needs the norm of the whole gradient"],
+    ["fp16.enabled", config.fp16.enabled, "loss scaling looks for overflows in the whole gradient"],
+    [
+      "parallel.pipeline",
+      (config.parallel.pipeline ?? 1) > 1,
+      "pipeline stages update after all micro-batches",
+    ],
+  ];
+  for (const [key, on, reason] of reasons) {
+    if (!on) continue;
+    report([interleave, key], `parameters cannot be updated during backward: ${reason}`, {
+      expected: `${interleave}: auto or never`,
+      received: "always",
+      hint: `set ${interleave} to auto, or turn ${key} off`,
+    });
   }
 }
 
