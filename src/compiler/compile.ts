@@ -33,6 +33,8 @@ export interface ProgramOptions {
   readonly tiers?: TierOptions;
   /** Further passes, after recomputation was chosen and before kernels are: what splits a program over ranks. */
   readonly passes?: readonly Pass[];
+  /** After all others: what depends on the order of steps, which is that of the nodes from here on. */
+  readonly finalPasses?: readonly Pass[];
 }
 
 /** A program with the graph that it was planned from and what it costs. */
@@ -63,6 +65,7 @@ export function compileProgram(graph: Graph, options: ProgramOptions = {}): Comp
     const lowered = runPasses(simplified, [
       ...passesFromRecomputation(policy, options.passes),
       ...passesForStored(storedParameters(graph, tiers)),
+      ...(options.finalPasses ?? []),
     ]);
     const result = { graph: lowered, program: planProgram(lowered, tiers) };
     planned.set(policy, result);

@@ -40,6 +40,11 @@ export interface CompileOptions {
   readonly quantized?: ReadonlyMap<string, QuantizedParameter>;
   /** Further passes, after recomputation was chosen and before kernels are: what splits a program over ranks. */
   readonly passes?: readonly Pass[];
+  /**
+   * After all other passes: what depends on the order of steps, which is that of the nodes from here on. Only the
+   * native backend runs steps one after another on the memory that leaves name; the others leave these out.
+   */
+  readonly finalPasses?: readonly Pass[];
   /** The process groups of the graph's collectives, by `RankGroup.axes`. */
   readonly groups?: ReadonlyMap<string, ProcessGroup>;
   /** Leaves that lie in stores instead of memory; they are not bound. Backends without stores refuse it. */

@@ -16,7 +16,7 @@ import {
 } from "../parallel/zero/partition.ts";
 import { partitionStates, residualName } from "../parallel/zero/pass.ts";
 import { defaultZeroSettings, type ZeroSettings } from "../parallel/zero/settings.ts";
-import type { Backend, Executable, MemoryPlan } from "../runtime/backend.ts";
+import type { Backend, Bindings, Executable, MemoryPlan } from "../runtime/backend.ts";
 import type { StoreTraffic } from "../runtime/store.ts";
 import { sumOverRanks } from "./agreement.ts";
 import {
@@ -24,10 +24,12 @@ import {
   type ModelSplit,
   type ParameterLayout,
   type PlacedParameter,
+  sweepOf,
   wholeModel,
 } from "./layout.ts";
 import { LossScale, type LossScaleSettings } from "./loss_scale.ts";
-import type { BetweenPrograms, MicroBatchRunner, TrainingBatch } from "./micro_batches.ts";
+import type { BetweenPrograms, MicroBatchResult, MicroBatchRunner, TrainingBatch } from "./micro_batches.ts";
+import { Interleaver, type InterleaveSetting, type MicroBatchMeasure } from "./offload/interleaver.ts";
 import type { OffloadSettings } from "./offload/settings.ts";
 import { States, tieredAlignment } from "./offload/states.ts";
 import {
@@ -75,6 +77,8 @@ export interface EngineOptions {
   readonly sharding?: ProgramSharding;
   /** What of the states lies on disk; nothing by default. */
   readonly offload?: OffloadSettings;
+  /** Whether sub-groups are updated during backward, where no clipping or loss scaling needs the whole gradient first. */
+  readonly interleave?: InterleaveSetting;
   /** What runs micro-batches; one program forward and backward by default. */
   readonly createRunner?: (context: RunnerContext) => MicroBatchRunner;
 }
@@ -125,9 +129,14 @@ export class TrainingEngine {
   readonly #clear: Executable | undefined;
   readonly #copy: Executable | undefined;
   readonly #norm: Executable;
-  readonly #update: Executable;
+  readonly #interleaver: Interleaver;
+  /** Updates what the last micro-batch does not. */
+  #update: Executable | undefined;
   readonly #squared: readonly SquaredStretch[];
   #updates = 0;
+  /** Steps that this engine has run while interleaving was undecided, and what the last one took. */
+  #steps = 0;
+  #measure: MicroBatchMeasure | undefined;
   /** Awaited before parameters and states change: for what still reads them. */
   beforeUpdate: (() => Promise<void>) | undefined;
   #copied = false;
@@ -175,13 +184,48 @@ export class TrainingEngine {
     });
     if (accumulates) this.#clear = backend.compile(clearGraph(this.#cleared), stateOffload);
     this.#norm = backend.compile(normGraph(this.#squared), stateOffload);
-    const halves = this.#states.keepsHalves;
-    if (halves) this.#copy = backend.compile(copyGraph(this.layout), stateOffload);
-    const bucket = zero.gatherBucket === "auto" ? gatheredAfterUpdate : zero.gatherBucket;
-    this.#update = backend.compile(updateGraph(this.layout, optimizer, bucket, halves), {
-      groups,
-      ...stateOffload,
+    if (this.#states.keepsHalves) this.#copy = backend.compile(copyGraph(this.layout), stateOffload);
+    // Other backends do not run steps in order on the memory that leaves name.
+    const afterwards =
+      options.gradientClipping > 0 || options.lossScale !== undefined || backend.name !== "native";
+    this.#interleaver = new Interleaver({
+      ...{
+        runner: this.#runner,
+        layout: this.layout,
+        optimizer,
+        states: this.#states,
+        rank,
+        accumulates,
+        offload,
+      },
+      setting: afterwards ? "never" : (options.interleave ?? "never"),
+      bucket: this.#gatherBucket,
     });
+    this.#compileUpdate();
+  }
+
+  /** The program of all updates that the last micro-batch does not make. */
+  #compileUpdate(): void {
+    const { backend, optimizer, rank } = this.#options;
+    const sweeps = this.#interleaver.remainingSweeps;
+    for (const sweep of sweeps) this.#states.placeSweep(sweep);
+    this.#update?.dispose();
+    this.#update = undefined;
+    if (sweeps.length === 0) return;
+    const graph = updateGraph({ sweeps }, optimizer, this.#gatherBucket, this.#states.keepsHalves);
+    const groups = rank?.groups ?? new Map();
+    this.#update = backend.compile(graph, { groups, ...this.#states.offload });
+  }
+
+  /** Elements that one collective gathers after updates. */
+  get #gatherBucket(): number {
+    const bucket = this.#options.zero?.gatherBucket ?? defaultZeroSettings.gatherBucket;
+    return bucket === "auto" ? gatheredAfterUpdate : bucket;
+  }
+
+  /** Parameters that the last micro-batch of a step updates: none before a cost model has decided. */
+  get interleaved(): ReadonlySet<string> {
+    return this.#interleaver.chosen;
   }
 
   /** Optimizer updates applied so far. */
@@ -339,7 +383,7 @@ export class TrainingEngine {
    * One optimizer step over micro-batches. The loss is the mean over all targets of all of them, on all ranks. A
    * collective: each rank has as many batches.
    * @throws RunError (`not_finite`) naming the first tensor that was not finite, where the loss or the gradient
-   * is not; the weights are then as before the step.
+   * is not; the weights are then as before the step, but for those that were updated during backward.
    */
   async step(batches: readonly TrainingBatch[], settings: StepSettings): Promise<StepResult> {
     const started = performance.now();
@@ -352,7 +396,7 @@ export class TrainingEngine {
     let kernelSeconds = 0;
     await this.#copyHalves();
     if (this.#clear !== undefined) kernelSeconds += (await this.#clear.run(this.#bindings)).kernelSeconds;
-    const result = await this.#runner.run(batches, weight);
+    const result = await this.#runMicroBatches(batches, weight, settings);
     kernelSeconds += result.kernelSeconds;
     const norm = await this.#ownSquares();
     kernelSeconds += norm.seconds;
@@ -360,6 +404,7 @@ export class TrainingEngine {
       { value: result.loss, counts: this.#countsLoss },
       { value: norm.squares, counts: true },
     ])) as [number, number];
+    if (this.interleaved.size > 0 && !Number.isFinite(loss + squares)) this.#refuseUpdated();
     const explains = this.lossScale === undefined || this.lossScale.exhausted;
     if (!Number.isFinite(loss) && explains) await this.#explain(batches, weight);
     const gradientNorm = Math.sqrt(squares) / scale;
@@ -548,12 +593,7 @@ export class TrainingEngine {
         residualStart += padded;
       }
       states.place(gradientName(name), "gradients", gradientStart, gradientElements(placed, gradient));
-    }
-    for (const { name, parameterStart, gradientStart, statesStart, length } of this.layout.sweeps) {
-      states.place(`parameters ${name}`, "parameters", parameterStart, length);
-      if (states.keepsHalves) states.placeHalf(`copy ${name}`, parameterStart);
-      states.place(`gradients ${name}`, "gradients", gradientStart, length);
-      for (const state of this.#stateNames) states.place(`${state} ${name}`, state, statesStart, length);
+      states.placeSweep(sweepOf(placed)!);
     }
     for (const { name, gradientStart, length } of [...this.#squared, ...this.#cleared])
       states.place(`gradients ${name}`, "gradients", gradientStart, length);
@@ -569,22 +609,64 @@ export class TrainingEngine {
     return { squares: sums.reduce((sum, squares) => sum + squares[0]!, 0), seconds: kernelSeconds };
   }
 
-  async #applyUpdate(settings: StepSettings, gradientNorm: number, scale: number): Promise<number> {
-    const { gradientClipping: limit, optimizer } = this.#options;
-    const clip = limit > 0 && gradientNorm > limit ? limit / (gradientNorm + 1e-6) : 1;
-    const bindings = { ...this.#bindings };
-    for (const group of this.layout.decayGroups) {
-      const decay = group === "decay";
-      const context = { ...settings, update: this.#updates + 1, decay, gradientScale: clip / scale };
-      bindings[`hyper ${group}`] = Float32Array.from(optimizer.hyper(context));
+  /** Runs micro-batches; the last one updates what was chosen, and a cost model may choose by what they took. */
+  async #runMicroBatches(
+    batches: readonly TrainingBatch[],
+    weight: number,
+    settings: StepSettings,
+  ): Promise<MicroBatchResult> {
+    const interleaver = this.#interleaver;
+    if (interleaver.chosen.size > 0) {
+      const beforeUpdates = async (): Promise<Bindings> => {
+        await this.beforeUpdate?.();
+        return this.#hyperparameters(settings, 1);
+      };
+      return await this.#runner.run(batches, weight, { beforeUpdates });
     }
+    const before = this.diskTraffic;
+    const started = performance.now();
+    const result = await this.#runner.run(batches, weight);
+    // The first step takes longer than those that follow.
+    if (interleaver.undecided && this.#steps++ > 0) {
+      const seconds = (performance.now() - started) / 1000;
+      this.#measure = { seconds, count: batches.length, before: before!, after: this.diskTraffic! };
+    }
+    return result;
+  }
+
+  #hyperparameters(settings: StepSettings, gradientScale: number): Record<string, TensorData> {
+    const bindings: Record<string, TensorData> = {};
+    for (const group of this.layout.decayGroups) {
+      const context = { ...settings, update: this.#updates + 1, decay: group === "decay", gradientScale };
+      bindings[`hyper ${group}`] = Float32Array.from(this.#options.optimizer.hyper(context));
+    }
+    return bindings;
+  }
+
+  async #applyUpdate(settings: StepSettings, gradientNorm: number, scale: number): Promise<number> {
+    const { gradientClipping: limit } = this.#options;
+    const clip = limit > 0 && gradientNorm > limit ? limit / (gradientNorm + 1e-6) : 1;
+    const bindings = { ...this.#bindings, ...this.#hyperparameters(settings, clip / scale) };
     await this.beforeUpdate?.();
-    const { kernelSeconds } = await this.#update.run(bindings);
+    const kernelSeconds = this.#update === undefined ? 0 : (await this.#update.run(bindings)).kernelSeconds;
     this.#updates++;
     this.weightsChanged();
     // The update writes both.
     this.#copied = true;
+    if (this.#measure !== undefined) {
+      await this.#interleaver.decide(this.#measure);
+      this.#measure = undefined;
+      if (this.interleaved.size > 0) this.#compileUpdate();
+    }
     return kernelSeconds;
+  }
+
+  /** Weights that backward has updated with what was not finite cannot be had back. */
+  #refuseUpdated(): never {
+    throw new RunError("not_finite", "the loss or its gradient is not finite (NaN or infinity)", {
+      where: `update ${this.#updates + 1}, a part of which was made during backward`,
+      hint: "go back to the last checkpoint; with zero_optimization.offload_optimizer.interleave: never the error names the tensor",
+    });
   }
 
   /**

@@ -133,23 +133,30 @@ export function layOutParameters(
   };
 }
 
-/** What this rank updates, joined where it lies in one piece in every buffer. */
-function sweepsOf(parameters: readonly PlacedParameter[], longest: number): Sweep[] {
+/** What this rank updates of one parameter, named after it; undefined for a frozen one. */
+export function sweepOf(parameter: PlacedParameter): Sweep | undefined {
+  const { decayGroup, states: share, local } = parameter;
+  if (decayGroup === undefined) return undefined;
+  const skipped = (of: PlacedParameter["parameter"]): number =>
+    share === "part" ? ownStart(parameter, of) : 0;
+  return {
+    name: local.name,
+    decayGroup,
+    parameterStart: parameter.parameterStart + skipped(parameter.parameter),
+    gradientStart: parameter.gradientStart + skipped(parameter.gradient),
+    statesStart: parameter.statesStart,
+    length: keptElements(parameter, share),
+    publishes: share === "part" && parameter.parameter === "whole" ? parameter : undefined,
+  };
+}
+
+/** What this rank updates of these parameters, joined where it lies in one piece in every buffer. */
+export function sweepsOf(parameters: readonly PlacedParameter[], longest: number): Sweep[] {
   const sweeps: Sweep[] = [];
   for (const parameter of parameters) {
-    const { decayGroup, states: share } = parameter;
-    if (decayGroup === undefined) continue;
-    const skipped = (of: PlacedParameter["parameter"]): number =>
-      share === "part" ? ownStart(parameter, of) : 0;
-    const next: Sweep = {
-      name: String(sweeps.length),
-      decayGroup,
-      parameterStart: parameter.parameterStart + skipped(parameter.parameter),
-      gradientStart: parameter.gradientStart + skipped(parameter.gradient),
-      statesStart: parameter.statesStart,
-      length: keptElements(parameter, share),
-      publishes: share === "part" && parameter.parameter === "whole" ? parameter : undefined,
-    };
+    const own = sweepOf(parameter);
+    if (own === undefined) continue;
+    const next: Sweep = { ...own, name: String(sweeps.length) };
     const last = sweeps.at(-1);
     if (last !== undefined && follows(last, next)) {
       sweeps[sweeps.length - 1] = { ...last, length: last.length + next.length };

@@ -1,4 +1,5 @@
-import type { MemoryPlan, RunOptions } from "../runtime/backend.ts";
+import type { Bindings, MemoryPlan, RunOptions } from "../runtime/backend.ts";
+import type { InterleavedUpdates } from "./offload/interleave.ts";
 
 /** A packed micro-batch, as `data/` makes it. */
 export interface TrainingBatch {
@@ -32,6 +33,12 @@ export interface BetweenPrograms {
   }[];
 }
 
+/** How to run the micro-batches of a step. */
+export interface MicroBatchOptions extends RunOptions {
+  /** Called before the last micro-batch where it updates parameters; gives the optimizer's hyperparameters. */
+  readonly beforeUpdates?: () => Promise<Bindings>;
+}
+
 /**
  * Computes the gradients of a step's micro-batches on one rank: as one program forward and backward, or as a
  * schedule of a pipeline's stages. The engine owns the memory of parameters and gradients and binds it.
@@ -48,7 +55,16 @@ export interface MicroBatchRunner {
    * `weight`, summed over the micro-batches and the ranks.
    * @param options `checkFinite` stops at the first result that is not finite
    */
-  run(batches: readonly TrainingBatch[], weight: number, options?: RunOptions): Promise<MicroBatchResult>;
+  run(
+    batches: readonly TrainingBatch[],
+    weight: number,
+    options?: MicroBatchOptions,
+  ): Promise<MicroBatchResult>;
+  /**
+   * Lets the last micro-batch of every step from now on update parameters as well; absent where that cannot be.
+   * `run` must then be given `beforeUpdates`.
+   */
+  interleave?(updates: InterleavedUpdates): void;
   /** The summed loss of a batch without gradients, as `run` gives it. */
   evaluate(batch: TrainingBatch): Promise<number>;
   /** Frees the evaluation program until it is needed again. */

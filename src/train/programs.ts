@@ -10,7 +10,7 @@ import type { Optimizer } from "../optim/optimizer.ts";
 import { keptElements } from "../parallel/zero/partition.ts";
 import { linearCrossEntropy } from "../tensor/functions.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import type { ParameterLayout, PlacedParameter } from "./layout.ts";
+import type { DecayGroup, ParameterLayout, PlacedParameter, Sweep } from "./layout.ts";
 
 /** What a training program computes with. */
 export interface TrainedModel {
@@ -104,55 +104,78 @@ export function normGraph(stretches: readonly SquaredStretch[]): Graph {
  * @param halves rounds what was updated to bf16 as well, into `copy <sweep>`
  */
 export function updateGraph(
-  layout: ParameterLayout,
+  layout: Pick<ParameterLayout, "sweeps">,
   optimizer: Optimizer,
   bucket = Infinity,
   halves = false,
 ): Graph {
-  const hyper = new Map(
-    layout.decayGroups.map((group) => [
-      group,
-      leaf(`hyper ${group}`, "input", [optimizer.hyperparameters], "f32"),
-    ]),
-  );
-  const outputs: GraphOutput[] = [];
-  let open: { parameter: PlacedParameter; part: Value }[] = [];
-  const publish = (): void => {
-    const [first] = open;
-    if (first === undefined) return;
-    const { group } = first.parameter;
-    const parts = open.map(({ part }) => part);
-    const { node } = apply("all_gather", parts, { group, dimension: 0 });
-    open.forEach(({ parameter: { local, padded } }, index) => {
-      const target = leaf(`whole ${local.name}`, "state", [padded], "f32");
-      outputs.push({ name: `whole ${local.name}`, value: { node, index }, target });
-    });
-    open = [];
-  };
-  for (const { name, length, decayGroup, publishes } of layout.sweeps) {
+  const updates = new SweepUpdates(optimizer, bucket, halves);
+  const outputs = layout.sweeps.flatMap((sweep) => updates.update(sweep));
+  return buildGraph("update", [...outputs, ...updates.publish()]);
+}
+
+/** Records the updates of sweeps one after another: the leaves of `updateGraph`. */
+export class SweepUpdates {
+  readonly #optimizer: Optimizer;
+  readonly #bucket: number;
+  readonly #halves: boolean;
+  readonly #hyper = new Map<DecayGroup, Value>();
+  #open: { parameter: PlacedParameter; part: Value }[] = [];
+
+  /** See `updateGraph`. */
+  constructor(optimizer: Optimizer, bucket: number, halves: boolean) {
+    this.#optimizer = optimizer;
+    this.#bucket = bucket;
+    this.#halves = halves;
+  }
+
+  /** Updates a sweep, and gathers the parts of parameters as soon as a bucket of them is there. */
+  update({ name, length, decayGroup, publishes }: Sweep): GraphOutput[] {
+    const { op, states } = this.#optimizer;
     const state = (kind: string): Value<"leaf"> => leaf(`${kind} ${name}`, "state", [length], "f32");
     const parameter = state("parameters");
-    const operands: Value[] = [parameter, state("gradients"), ...optimizer.states.map(state)];
-    operands.push(hyper.get(decayGroup)!);
-    const value = apply(optimizer.op, operands, {});
-    outputs.push({ name, value, target: parameter });
-    if (halves) {
+    const operands = [parameter, state("gradients"), ...states.map(state), this.#hyperOf(decayGroup)];
+    const value = apply(op, operands, {});
+    const outputs: GraphOutput[] = [{ name: `updated ${name}`, value, target: parameter }];
+    if (this.#halves) {
       const copy = apply("cast", [value], { dtype: "bf16" });
-      outputs.push({
-        name: `copy ${name}`,
-        value: copy,
-        target: leaf(`copy ${name}`, "state", [length], "bf16"),
-      });
+      const target = leaf(`copy ${name}`, "state", [length], "bf16");
+      outputs.push({ name: `copy ${name}`, value: copy, target });
     }
-    if (publishes === undefined) continue;
-    if (open.length > 0 && open[0]!.parameter.group.axes !== publishes.group.axes) publish();
+    if (publishes === undefined) return outputs;
+    if (this.#open.length > 0 && this.#open[0]!.parameter.group.axes !== publishes.group.axes)
+      outputs.push(...this.publish());
     // What is gathered may not lie in the memory that it is gathered into.
     const part = apply("slice", [value], { starts: [0], sizes: [length] });
-    open.push({ parameter: publishes, part });
-    if (open.reduce((sum, { parameter: { padded } }) => sum + padded, 0) >= bucket) publish();
+    this.#open.push({ parameter: publishes, part });
+    const gathered = this.#open.reduce((sum, { parameter: { padded } }) => sum + padded, 0);
+    if (gathered >= this.#bucket) outputs.push(...this.publish());
+    return outputs;
   }
-  publish();
-  return buildGraph("update", outputs);
+
+  /** Gathers the parts of what was updated since the last time. */
+  publish(): GraphOutput[] {
+    const [first] = this.#open;
+    if (first === undefined) return [];
+    const { group } = first.parameter;
+    const parts = this.#open.map(({ part }) => part);
+    const { node } = apply("all_gather", parts, { group, dimension: 0 });
+    const outputs = this.#open.map(({ parameter: { local, padded } }, index): GraphOutput => {
+      const target = leaf(`whole ${local.name}`, "state", [padded], "f32");
+      return { name: `whole ${local.name}`, value: { node, index }, target };
+    });
+    this.#open = [];
+    return outputs;
+  }
+
+  #hyperOf(group: DecayGroup): Value {
+    let hyper = this.#hyper.get(group);
+    if (hyper === undefined) {
+      hyper = leaf(`hyper ${group}`, "input", [this.#optimizer.hyperparameters], "f32");
+      this.#hyper.set(group, hyper);
+    }
+    return hyper;
+  }
 }
 
 /**

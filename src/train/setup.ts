@@ -208,6 +208,7 @@ export function buildEngine(
       recompute: recomputeSetting(config),
       tiles: config.activation_checkpointing.mlp_tiles,
       zero: zeroSettings(config),
+      interleave: config.zero_optimization.offload_optimizer.interleave,
       ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
       ...split,
       ...(offload === undefined ? {} : { offload }),

@@ -11,7 +11,13 @@ import type {
   RunStatistics,
 } from "../runtime/backend.ts";
 import type { ProcessGroup } from "../runtime/group.ts";
-import type { MicroBatchResult, MicroBatchRunner, TrainingBatch } from "./micro_batches.ts";
+import type {
+  MicroBatchOptions,
+  MicroBatchResult,
+  MicroBatchRunner,
+  TrainingBatch,
+} from "./micro_batches.ts";
+import { type InterleavedUpdates, interleaveUpdates } from "./offload/interleave.ts";
 import type { Offload } from "./offload/states.ts";
 import { accumulateGraph, evaluationGraph, type TrainedModel } from "./programs.ts";
 import type { LocalProgram } from "./sharding.ts";
@@ -33,7 +39,7 @@ export interface RunnerContext {
   /** What splits programs over the ranks that hold the same parameters; and the groups of its collectives. */
   readonly passes: readonly Pass[];
   readonly groups: ReadonlyMap<string, ProcessGroup>;
-  /** What lies on disk of the parameters and gradients. */
+  /** What lies on disk of what programs work on. */
   readonly offload?: Offload;
   /** What sharding makes of a recorded graph. */
   readonly shard: (graph: Graph, tiles?: number) => LocalProgram;
@@ -43,33 +49,60 @@ export interface RunnerContext {
 export class SingleProgramRunner implements MicroBatchRunner {
   readonly modelFlops: number;
   readonly #context: RunnerContext;
-  readonly #train: CompiledProgram;
+  #train: CompiledProgram;
+  /** What runs the last micro-batch of a step, where that updates parameters as well. */
+  #last: CompiledProgram | undefined;
   #evaluate: CompiledProgram | undefined;
   readonly #loss: Float32Array;
 
   constructor(context: RunnerContext) {
-    const { backend, model, tokens, rows, accumulates } = context;
+    const { backend, tokens, rows } = context;
     this.#context = context;
-    const graph = accumulateGraph(model, tokens, accumulates);
+    const graph = this.#record();
     this.modelFlops = modelFlops(graph, { tokens, offsets: rows + 1 });
     this.#train = this.#compile(graph);
     this.#loss = backend.allocate("f32", 1) as Float32Array;
   }
 
   get memory(): MemoryPlan {
-    return this.#train.executable.memory;
+    const { memory } = this.#train.executable;
+    if (this.#last === undefined) return memory;
+    const other = this.#last.executable.memory;
+    const sum = (part: "prepared" | "constants"): number => memory[part] + other[part];
+    return {
+      // Programs run one after another in one arena.
+      arena: Math.max(memory.arena, other.arena),
+      prepared: sum("prepared"),
+      constants: sum("constants"),
+      scratch: Math.max(memory.scratch, other.scratch),
+      bound: Math.max(memory.bound, other.bound),
+    };
+  }
+
+  interleave(updates: InterleavedUpdates): void {
+    const { accumulates } = this.#context;
+    const program = this.#compile(this.#record(), [interleaveUpdates(updates)]);
+    if (accumulates) {
+      this.#last = program;
+      return;
+    }
+    // Every micro-batch is the last one of its step.
+    this.#train.executable.dispose();
+    this.#train = program;
   }
 
   async run(
     batches: readonly TrainingBatch[],
     weight: number,
-    options: RunOptions = {},
+    { beforeUpdates, ...options }: MicroBatchOptions = {},
   ): Promise<MicroBatchResult> {
     let loss = 0;
     let kernelSeconds = 0;
     const factor = Float32Array.of(weight);
-    for (const batch of batches) {
-      const statistics = await this.#execute(this.#train, batch, factor, options);
+    for (const [index, batch] of batches.entries()) {
+      const updates = index === batches.length - 1 ? await beforeUpdates?.() : undefined;
+      const program = updates === undefined ? this.#train : (this.#last ?? this.#train);
+      const statistics = await this.#execute(program, batch, factor, options, updates);
       kernelSeconds += statistics.kernelSeconds;
       loss += this.#loss[0]!;
     }
@@ -89,18 +122,25 @@ export class SingleProgramRunner implements MicroBatchRunner {
   }
 
   weightsChanged(): void {
-    for (const program of [this.#train, this.#evaluate]) program?.executable.invalidateParameters();
+    for (const program of [this.#train, this.#last, this.#evaluate])
+      program?.executable.invalidateParameters();
   }
 
   dispose(): void {
     this.#train.executable.dispose();
+    this.#last?.executable.dispose();
     this.releaseEvaluation();
   }
 
-  #compile(graph: Graph): CompiledProgram {
+  #record(): Graph {
+    const { model, tokens, accumulates } = this.#context;
+    return accumulateGraph(model, tokens, accumulates);
+  }
+
+  #compile(graph: Graph, finalPasses: readonly Pass[] = []): CompiledProgram {
     const { backend, recompute, tiles, passes, groups, shard, offload } = this.#context;
     const local = shard(graph, tiles);
-    const options = { recompute, tiles, passes, groups, ...offload };
+    const options = { recompute, tiles, passes, finalPasses, groups, ...offload };
     return { local, executable: backend.compile(local.graph, options) };
   }
 
@@ -109,10 +149,11 @@ export class SingleProgramRunner implements MicroBatchRunner {
     batch: TrainingBatch,
     weight: Float32Array,
     options: RunOptions = {},
+    bindings: Bindings = {},
   ): Promise<RunStatistics> {
     const { leaves, symbols } = local.bind(batch);
     return executable.run(
-      { ...this.#context.bindings, loss: this.#loss, weight, ...leaves },
+      { ...this.#context.bindings, ...bindings, loss: this.#loss, weight, ...leaves },
       symbols,
       options,
     );

@@ -11,6 +11,7 @@ import type { Backend } from "../../src/runtime/backend.ts";
 import { type StateBytes, TrainingEngine } from "../../src/train/engine.ts";
 import { joinGrid } from "../../src/train/grid_groups.ts";
 import type { LossScaleSettings } from "../../src/train/loss_scale.ts";
+import type { InterleaveSetting } from "../../src/train/offload/interleaver.ts";
 import type { OffloadSettings } from "../../src/train/offload/settings.ts";
 import type { Rank } from "../../src/train/rank.ts";
 import { createSharding } from "../../src/train/sharding.ts";
@@ -42,6 +43,7 @@ export interface TinyTraining {
   /** Every rank of a tensor axis computes norms of all tokens. */
   readonly wholeNorms?: boolean;
   readonly offload?: OffloadSettings;
+  readonly interleave?: InterleaveSetting;
   readonly learningRate?: number;
   /** Keys of the model's config that differ. */
   readonly model?: Readonly<Record<string, unknown>>;
@@ -136,6 +138,7 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
     rank,
     ...(sharding === undefined ? {} : { sharding }),
     ...(options.offload === undefined ? {} : { offload: options.offload }),
+    ...(options.interleave === undefined ? {} : { interleave: options.interleave }),
     zero,
   });
   await engine.initialize(5);

@@ -148,6 +148,15 @@ describe("sections about ranks that contradict each other", () => {
       "expected: tensor_parallel.sequence_sharded_norms: true",
     ],
     [
+      ["zero_optimization={offload_optimizer: {interleave: always}}", "gradient_clipping=1"],
+      "parameters cannot be updated during backward: clipping needs the norm of the whole gradient",
+      "expected: zero_optimization.offload_optimizer.interleave: auto or never",
+    ],
+    [
+      ["zero_optimization={offload_optimizer: {interleave: always}}", "fp16.enabled=true"],
+      "loss scaling looks for overflows in the whole gradient",
+    ],
+    [
       ["zero_optimization={stage: 2, offload_param: {device: cpu}}"],
       "only partitioned parameters can be offloaded",
       "received: stage 2",

@@ -17,7 +17,9 @@ export function checkRanks(config: TrainConfig, given: (path: string) => boolean
   }
 }
 
-function checkOffload({ zero_optimization: zero, memory, aio }: TrainConfig, report: Report): void {
+function checkOffload(config: TrainConfig, report: Report): void {
+  const { zero_optimization: zero, memory, aio } = config;
+  checkInterleaving(config, report);
   if (aio.block_size % 4096 !== 0) {
     report(["aio.block_size"], "disks are read and written in whole blocks", {
       expected: "a multiple of 4096 bytes",
@@ -113,6 +115,29 @@ function checkActivations(
         hint: "remove one of the two",
       },
     );
+  }
+}
+
+/** Updates during backward cannot wait for what is only known after it. */
+function checkInterleaving(config: TrainConfig, report: Report): void {
+  if (config.zero_optimization.offload_optimizer.interleave !== "always") return;
+  const interleave = "zero_optimization.offload_optimizer.interleave";
+  const reasons: readonly (readonly [string, boolean, string])[] = [
+    ["gradient_clipping", config.gradient_clipping > 0, "clipping needs the norm of the whole gradient"],
+    ["fp16.enabled", config.fp16.enabled, "loss scaling looks for overflows in the whole gradient"],
+    [
+      "parallel.pipeline",
+      (config.parallel.pipeline ?? 1) > 1,
+      "pipeline stages update after all micro-batches",
+    ],
+  ];
+  for (const [key, on, reason] of reasons) {
+    if (!on) continue;
+    report([interleave, key], `parameters cannot be updated during backward: ${reason}`, {
+      expected: `${interleave}: auto or never`,
+      received: "always",
+      hint: `set ${interleave} to auto, or turn ${key} off`,
+    });
   }
 }
 

@@ -3,6 +3,7 @@ import { ConfigError, InternalError } from "../../base/errors.ts";
 import type { StoredLeaf, TierOptions } from "../../compiler/plan/tiers.ts";
 import type { Backend, CompileOptions } from "../../runtime/backend.ts";
 import { alignRegion, type Store } from "../../runtime/store.ts";
+import type { Sweep } from "../layout.ts";
 import type { OffloadSettings } from "./settings.ts";
 
 /** How many elements each of a rank's flat buffers has; that of states is one optimizer state's. */
@@ -34,6 +35,7 @@ export class States {
   readonly #leaves = new Map<string, StoredLeaf>();
   readonly #halves = new Map<string, StoredLeaf>();
   readonly #elements = new Map<string, number>();
+  readonly #stateNames: readonly string[];
   readonly #store: Store | undefined;
   readonly #spillOffset: number;
 
@@ -48,6 +50,7 @@ export class States {
     settings?: OffloadSettings,
   ) {
     this.#settings = settings;
+    this.#stateNames = stateNames;
     let bytes = 0;
     const reserve = (kind: string, length: number): void => {
       this.#offsets.set(kind, bytes);
@@ -109,6 +112,14 @@ export class States {
     const memory = this.#memory.get(kind);
     if (memory !== undefined) this.bindings[leaf] = memory.subarray(start, start + length);
     else this.#leaves.set(leaf, this.#stored(kind, start, "f32"));
+  }
+
+  /** Names what an update of a sweep reads and writes as leaves: each its kind and the sweep's name. */
+  placeSweep({ name, parameterStart, gradientStart, statesStart, length }: Sweep): void {
+    this.place(`parameters ${name}`, "parameters", parameterStart, length);
+    if (this.keepsHalves) this.placeHalf(`copy ${name}`, parameterStart);
+    this.place(`gradients ${name}`, "gradients", gradientStart, length);
+    for (const state of this.#stateNames) this.place(`${state} ${name}`, state, statesStart, length);
   }
 
   /** Lets programs that compute read a parameter's leaf from its bf16 copy. */

@@ -57,7 +57,7 @@ const offloadOptimizerSchema = z
       .enum(["auto", "always", "never"])
       .default("auto")
       .describe(
-        "Update sub-groups during backward as soon as their gradients are whole (Deep Optimizer States, arXiv 2410.21316); `auto` asks the cost model. Not with gradient clipping, which needs the whole gradient first.",
+        "Update sub-groups in the last micro-batch of a step, each as soon as its gradient is whole (Deep Optimizer States, arXiv 2410.21316), which trains bit for bit the same. `auto` takes those whose transfers a cost model finds to fit beside backward, from the second step on. Where gradient clipping, fp16 or pipeline stages need the whole gradient first, `auto` updates after backward and `always` is refused. A step whose loss is not finite ends the run either way, but the weights are then no longer those before the step: go back to a checkpoint.",
       ),
   })
   .prefault({})
