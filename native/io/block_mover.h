@@ -18,8 +18,8 @@ enum class Direction : int { read = 0, write = 1 };
 
 // How files are read and written.
 struct IoSettings {
-  size_t request_bytes = size_t{1} << 20;  // of one request; rounded up to whole blocks
-  int queue_depth = 8;                     // requests of one thread under way
+  size_t request_bytes = size_t{8} << 20;  // of one request; rounded up to whole blocks
+  int queue_depth = 1;                     // requests of one thread under way
   int threads = 1;                         // that share every move
 };
 

@@ -13,7 +13,7 @@ export function openNativeStore(
   addon: Addon,
   folder: string,
   bytes: number,
-  { direct = true, requestBytes = 2 ** 20, queueDepth = 8, threads = 1 }: StoreOptions = {},
+  { direct = true, requestBytes = 2 ** 23, queueDepth = 1, threads = 1 }: StoreOptions = {},
 ): Store {
   let id: number;
   try {

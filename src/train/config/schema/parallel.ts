@@ -124,9 +124,9 @@ export const memorySchema = z
 export const aioSchema = z
   .strictObject({
     block_size: byteSize()
-      .default(1_048_576)
+      .default(8_388_608)
       .describe("Bytes of one read or write: a multiple of 4096, which is what disks move."),
-    queue_depth: count().default(8).describe("Reads of each thread under way at a time, and as many writes."),
+    queue_depth: count().default(1).describe("Reads of each thread under way at a time, and as many writes."),
     thread_count: count().default(1).describe("Threads that share each read, and as many for writes."),
   })
   .prefault({})
