@@ -198,6 +198,8 @@ describe("sections about ranks that contradict each other", () => {
       "received: schedule: 1f1b",
     ],
     [["parallel.pipeline=2", "pipeline={schedule: interleaved, chunks: 1}"], "several chunks a stage"],
+    [["parallel.pipeline=2", "activation_checkpointing.mlp_tiles=4"], "mlp_tiles: 4 with 2 stages"],
+    [["activation_checkpointing.mlp_tiles=0"], "activation_checkpointing.mlp_tiles"],
     [
       ["parallel.pipeline=2", "zero_optimization.stage=3"],
       "a pipeline and zero_optimization.stage 3 exclude each other",
