@@ -56,7 +56,15 @@ test("a group that spans nodes has the network's link, one within a node the nod
   expect(linkOf(cluster, new Mesh({ pipeline: 2, data: 4 }, 0).sizes, ["pipeline"])).toEqual(network);
   const { links } = machineOf(cluster, sizes);
   expect([...links!.keys()].sort()).toEqual(
-    ["data", "sequence", "tensor", "data+sequence", "data+tensor", "sequence+tensor", "data+sequence+tensor"].sort(),
+    [
+      "data",
+      "sequence",
+      "tensor",
+      "data+sequence",
+      "data+tensor",
+      "sequence+tensor",
+      "data+sequence+tensor",
+    ].sort(),
   );
   expect(links!.get("data+tensor")).toEqual(network);
 });

@@ -54,7 +54,10 @@ describe.each([4, 8])("states on %i ranks", (ranks) => {
 test("parts are padded to whole cache lines", async () => {
   // Norms of 40 elements make parts of 16 on 4 ranks; all other parameters divide by 64.
   const sizes = { hidden_size: 40, intermediate_size: 64, vocab_size: 64 };
-  const { memory } = await plan({ model: { ...model, ...sizes, num_attention_heads: 4, num_key_value_heads: 4 }, ...zero(3) }, { data: 4 });
+  const { memory } = await plan(
+    { model: { ...model, ...sizes, num_attention_heads: 4, num_key_value_heads: 4 }, ...zero(3) },
+    { data: 4 },
+  );
   const matrices = 4 * (4 * 40 * 40 + 3 * 40 * 64) + 2 * 64 * 40;
   const norms = 9;
   expect(memory.parameters).toBe(4 * (matrices / 4 + norms * 16));
@@ -81,7 +84,14 @@ test("1.5 billion parameters on 8 ranks: 16, 9, 5.5 and 2 bytes a parameter", as
 });
 
 test("a trillion parameters on 512 ranks: 31.25 GB of states a rank at stage 3", async () => {
-  const sizes = { type: "gpt2", n_embd: 25600, n_layer: 128, n_head: 200, n_positions: 1024, vocab_size: 50257 };
+  const sizes = {
+    type: "gpt2",
+    n_embd: 25600,
+    n_layer: 128,
+    n_head: 200,
+    n_positions: 1024,
+    vocab_size: 50257,
+  };
   const { memory, parameters } = await plan(
     { model: sizes, bf16: { enabled: true }, activation_checkpointing: { mode: "every_block" }, ...zero(3) },
     { data: 512 },
@@ -94,7 +104,13 @@ test("a trillion parameters on 512 ranks: 31.25 GB of states a rank at stage 3",
 
 describe("the bubble of a pipeline", () => {
   /** Blocks alone count: the vocabulary is small. Products take all the time, so that forward, B and W take alike. */
-  const blocks = { ...model, hidden_size: 512, intermediate_size: 2048, num_hidden_layers: 8, vocab_size: 32 };
+  const blocks = {
+    ...model,
+    hidden_size: 512,
+    intermediate_size: 2048,
+    num_hidden_layers: 8,
+    vocab_size: 32,
+  };
   const bubble = async (pipeline: object): Promise<number> => {
     const { time } = await plan(
       {
