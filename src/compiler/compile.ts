@@ -13,6 +13,7 @@ import {
   passesBeforeRecomputation,
   passesForQuantized,
   passesForStored,
+  passesForTiles,
   passesFromRecomputation,
   runPasses,
 } from "./pipeline.ts";
@@ -24,6 +25,8 @@ import { chooseRecomputePolicy, type RecomputeSetting } from "./recompute_policy
 /** How to compile a graph. */
 export interface ProgramOptions {
   readonly recompute?: RecomputeSetting;
+  /** Tiles of tokens in which products between narrow values are computed; 1 by default. The tokens divide into them. */
+  readonly tiles?: number;
   /** Parameters that are bound as packed quantized weights instead of floats. */
   readonly quantized?: QuantizedParameters;
   /** Leaves that lie in stores instead of memory. */
@@ -50,6 +53,7 @@ export function compileProgram(graph: Graph, options: ProgramOptions = {}): Comp
   const simplified = runPasses(graph, [
     ...passesBeforeRecomputation,
     ...passesForQuantized(options.quantized ?? new Map()),
+    ...passesForTiles(options.tiles),
   ]);
   const tiers = options.tiers === undefined ? undefined : withBackwardUses(options.tiers);
   const planned = new Map<RecomputePolicy | undefined, { graph: Graph; program: Program }>();

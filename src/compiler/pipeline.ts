@@ -15,6 +15,7 @@ import { type RecomputePolicy, recomputeActivations } from "./passes/recompute.t
 import { separateUses } from "./passes/separate_uses.ts";
 import { simplify } from "./passes/simplify.ts";
 import { splitStoredSums } from "./passes/split_sums.ts";
+import { tileTokens } from "./passes/tiling/tile_tokens.ts";
 
 /** A named step from graph to graph. */
 export interface Pass {
@@ -40,6 +41,12 @@ export function passesForQuantized(quantized: QuantizedParameters): readonly Pas
     { name: "quantize parameters", run: (graph) => quantizeParameters(graph, quantized) },
     { name: "join products", run: joinProducts },
   ];
+}
+
+/** Between the halves, where products are computed in tiles of tokens: with their epilogues, and before recomputation. */
+export function passesForTiles(tiles = 1): readonly Pass[] {
+  if (tiles === 1) return [];
+  return [{ name: "tile tokens", run: (graph) => tileTokens(graph, tiles) }];
 }
 
 /** After all others, where parameters lie in stores: casts that it adds are fused as well. */

@@ -34,6 +34,8 @@ export interface Backend {
 export interface CompileOptions {
   /** Which activations the backward pass computes again. Backends that keep everything ignore it. */
   readonly recompute?: RecomputeSetting;
+  /** Tiles of tokens in which products between narrow values are computed (compiler/passes/tiling); 1 by default. */
+  readonly tiles?: number;
   /** Parameters, by name, that are bound as packed quantized weights (u8) instead of floats. */
   readonly quantized?: ReadonlyMap<string, QuantizedParameter>;
   /** Further passes, after recomputation was chosen and before kernels are: what splits a program over ranks. */

@@ -63,6 +63,8 @@ export interface EngineOptions {
   readonly decays: (name: string) => boolean;
   readonly isFrozen: (name: string) => boolean;
   readonly recompute: RecomputeSetting;
+  /** Tiles of tokens in which MLPs are computed, with less memory (compiler/passes/tiling); 1 by default. */
+  readonly tiles?: number;
   /** Loss scaling, for "f16". */
   readonly lossScale?: LossScaleSettings;
   /** This rank, where several train together; each gets its own batches. */
@@ -164,6 +166,7 @@ export class TrainingEngine {
       rows: options.microBatchRows,
       accumulates,
       recompute: options.recompute,
+      tiles: options.tiles ?? 1,
       bindings: this.#bindings,
       passes: this.#passes(zero),
       groups,
@@ -203,7 +206,7 @@ export class TrainingEngine {
 
   /** Whether parameters or states lie on disk. */
   get hasStatesOnDisk(): boolean {
-    return this.#states.store !== undefined;
+    return this.#states.hasBuffersOnDisk;
   }
 
   /** Bytes of this rank's buffers, padding included. */

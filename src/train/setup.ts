@@ -206,6 +206,7 @@ export function buildEngine(
       decays: (name) => !matchesAny(name, noDecay),
       isFrozen: (name) => matchesAny(name, config.frozen_parameters),
       recompute: recomputeSetting(config),
+      tiles: config.activation_checkpointing.mlp_tiles,
       zero: zeroSettings(config),
       ...(dtype === "f16" ? { lossScale: config.fp16 } : {}),
       ...split,

@@ -8,6 +8,7 @@ import { reorderTokens } from "../parallel/context/token_order.ts";
 import type { LocalParameter } from "../parallel/local_parameter.ts";
 import type { Mesh } from "../parallel/mesh.ts";
 import { cutBatch, padBatch } from "../parallel/sharding/cut_batch.ts";
+import { scaleSymbol } from "../parallel/sharding/prepare.ts";
 import { localParameters, shardTraining } from "../parallel/sharding/shard_training.ts";
 import type { TrainingBatch } from "./micro_batches.ts";
 
@@ -30,21 +31,30 @@ export interface LocalProgram {
 export interface ProgramSharding {
   /** What this rank holds of the parameters. */
   readonly locals: readonly LocalParameter[];
-  /** What becomes of a graph that is recorded over whole tensors. */
-  shard(graph: Graph): LocalProgram;
+  /**
+   * What becomes of a graph that is recorded over whole tensors.
+   * @param tiles makes the tokens of every rank a multiple of so many
+   */
+  shard(graph: Graph, tiles?: number): LocalProgram;
 }
 
 const wholeLeaves = ["tokens", "targets", "positions", "offsets"];
 
-/** A graph as it was recorded: every rank has all of its batch. */
-export function wholeProgram(graph: Graph): LocalProgram {
+/**
+ * A graph as it was recorded: every rank has all of its batch.
+ * @param tiles makes the tokens a multiple of so many; batches are padded
+ */
+export function wholeProgram(graph: Graph, tiles = 1): LocalProgram {
   return {
-    graph,
+    graph: scaleSymbol(graph, "tokens", tiles),
     batchLeaves: wholeLeaves,
-    bind: ({ tokens, targets, positions, offsets }) => ({
-      leaves: { tokens, targets, positions, offsets },
-      symbols: { tokens: tokens.length, offsets: offsets.length },
-    }),
+    bind: (batch) => {
+      const { tokens, targets, positions, offsets } = padBatch(batch, tiles);
+      return {
+        leaves: { tokens, targets, positions, offsets },
+        symbols: { tokens: tokens.length / tiles, offsets: offsets.length },
+      };
+    },
   };
 }
 
@@ -52,6 +62,7 @@ export function wholeProgram(graph: Graph): LocalProgram {
  * How a model's programs are split over a mesh; undefined where it has neither a tensor nor a sequence axis.
  * @param context how attention meets the tokens of other ranks of the sequence axis; tokens are exchanged for heads
  * (Jacobs et al., "DeepSpeed Ulysses", arXiv 2309.14509) without it
+ * @param cutsTokensOverTensor whether norms and what else lies between the matrices may be cut by tokens over `tensor`
  * @throws ConfigError where heads or parameters do not divide among the ranks.
  */
 export function createSharding(
@@ -59,14 +70,17 @@ export function createSharding(
   table: ShardingTable,
   mesh: Mesh,
   context?: ContextPlan,
+  cutsTokensOverTensor = true,
 ): ProgramSharding | undefined {
   if (mesh.sizes.tensor * mesh.sizes.sequence === 1) return undefined;
   return {
     locals: localParameters(mesh, parameters, table),
-    shard: (recorded) => {
-      const mode = { attention: context === undefined ? "heads" : "tokens" } as const;
-      const sharded = shardTraining(recorded, mesh, parameters, table, mode);
-      const { inputs, tokenMultiple } = sharded;
+    shard: (recorded, tiles = 1) => {
+      const mode = { attention: context === undefined ? "heads" : "tokens", cutsTokensOverTensor } as const;
+      const tileable = scaleSymbol(recorded, "tokens", tiles);
+      const sharded = shardTraining(tileable, mesh, parameters, table, mode);
+      const { inputs } = sharded;
+      const tokenMultiple = sharded.tokenMultiple * tiles;
       const batchLeaves = inputs.flatMap(({ name, source }) => (wholeLeaves.includes(source) ? [name] : []));
       const bind = (batch: TrainingBatch): BoundBatch => cutBatch(batch, inputs, mesh, tokenMultiple);
       if (context === undefined) return { graph: sharded.graph, batchLeaves, bind };

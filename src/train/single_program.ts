@@ -26,6 +26,8 @@ export interface RunnerContext {
   /** Whether gradients are added to what was cleared before, or overwrite it: there is one micro-batch a step. */
   readonly accumulates: boolean;
   readonly recompute: RecomputeSetting;
+  /** Tiles of tokens in which MLPs are computed. */
+  readonly tiles: number;
   /** The memory of parameters and gradients, by the names of their leaves. */
   readonly bindings: Bindings;
   /** What splits programs over the ranks that hold the same parameters; and the groups of its collectives. */
@@ -34,7 +36,7 @@ export interface RunnerContext {
   /** What lies on disk of the parameters and gradients. */
   readonly offload?: Offload;
   /** What sharding makes of a recorded graph. */
-  readonly shard: (graph: Graph) => LocalProgram;
+  readonly shard: (graph: Graph, tiles?: number) => LocalProgram;
 }
 
 /** Runs every micro-batch as one program forward and backward. */
@@ -96,9 +98,10 @@ export class SingleProgramRunner implements MicroBatchRunner {
   }
 
   #compile(graph: Graph): CompiledProgram {
-    const { backend, recompute, passes, groups, shard, offload } = this.#context;
-    const local = shard(graph);
-    return { local, executable: backend.compile(local.graph, { recompute, passes, groups, ...offload }) };
+    const { backend, recompute, tiles, passes, groups, shard, offload } = this.#context;
+    const local = shard(graph, tiles);
+    const options = { recompute, tiles, passes, groups, ...offload };
+    return { local, executable: backend.compile(local.graph, options) };
   }
 
   #execute(

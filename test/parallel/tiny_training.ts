@@ -28,6 +28,7 @@ export interface TinyTraining {
   readonly zero?: Partial<ZeroSettings>;
   readonly accumulation?: number;
   readonly recompute?: RecomputeSetting;
+  readonly tiles?: number;
   readonly dtype?: DType;
   readonly optimizer?: Optimizer;
   readonly clipping?: number;
@@ -38,6 +39,8 @@ export interface TinyTraining {
   readonly steps?: number;
   /** How attention meets the tokens of other ranks of the sequence axis. */
   readonly context?: ContextPlan;
+  /** Every rank of a tensor axis computes norms of all tokens. */
+  readonly wholeNorms?: boolean;
   readonly offload?: OffloadSettings;
   readonly learningRate?: number;
   /** Keys of the model's config that differ. */
@@ -113,6 +116,8 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
   // Ranks that differ in other axes share their rows.
   const { data } = rank.mesh.place;
   const rows = rowsOfStep / (rank.mesh.sizes.data * accumulation);
+  const table = language.sharding ?? [];
+  const sharding = createSharding(space.table, table, rank.mesh, context, options.wholeNorms !== true);
   const engine = new TrainingEngine({
     backend,
     language,
@@ -126,11 +131,10 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
     decays: (name) => space.table.get(name)!.shape.length > 1,
     isFrozen: options.frozen ?? (() => false),
     recompute: options.recompute ?? { mode: "none" },
+    tiles: options.tiles ?? 1,
     ...(options.lossScale === undefined ? {} : { lossScale: options.lossScale }),
     rank,
-    ...(context === undefined
-      ? {}
-      : { sharding: createSharding(space.table, language.sharding ?? [], rank.mesh, context)! }),
+    ...(sharding === undefined ? {} : { sharding }),
     ...(options.offload === undefined ? {} : { offload: options.offload }),
     zero,
   });

@@ -30,7 +30,8 @@ interface LocalGradient {
   readonly parameter: PartitionedParameter;
   /** Where its terms go; the first says whether to add. */
   readonly outputs: readonly GraphOutput[];
-  /** The last node that makes one of its terms. */
+  /** The node that makes each term, or one of those before it if that comes later; the last one is `place`. */
+  readonly places: readonly number[];
   readonly place: number;
 }
 
@@ -51,8 +52,10 @@ export function reduceGradients(graph: Graph, reduction: GradientReduction): Gra
     const place = bucket.at(-1)!.place;
     const made = inserted.get(place) ?? [];
     inserted.set(place, made);
-    const record = (value: Value): Value => {
-      made.push(value.node as AnyNode);
+    const record = (value: Value, position = place): Value => {
+      const there = inserted.get(position) ?? [];
+      inserted.set(position, there);
+      there.push(value.node as AnyNode);
       return value;
     };
     inScope({ ...graph.nodes[place]!.scope, phase: "backward" }, () => {
@@ -138,8 +141,12 @@ function collectGradients(graph: Graph, { parameterOf }: GradientReduction): Loc
   return [...byTarget.values()]
     .map(({ parameter, outputs }) => {
       // Leaves of gradients are recorded after all work: nothing reads them, so they hold up no reduction.
-      const place = Math.max(...outputs.map(({ value }) => position.get(value.node)!));
-      return { parameter, outputs, place };
+      let place = 0;
+      const places = outputs.map(({ value }) => {
+        place = Math.max(place, position.get(value.node)!);
+        return place;
+      });
+      return { parameter, outputs, places, place };
     })
     .sort((a, b) => a.place - b.place);
 }
@@ -167,12 +174,16 @@ function copyOf(value: Value): Value {
 }
 
 /** The sum of a gradient's terms, f32; flattened and padded where each rank keeps its part. */
-function wholeGradient({ parameter, outputs }: LocalGradient, record: (value: Value) => Value): Value {
-  const terms = outputs.map(({ value }) => {
+function wholeGradient(
+  { parameter, outputs, places }: LocalGradient,
+  record: (value: Value, position?: number) => Value,
+): Value {
+  // Added up as they are made: of many terms two are there at a time.
+  const terms = outputs.map(({ value }, index) => {
     const converted = cast(value, "f32");
-    return converted === value ? value : record(converted);
+    return converted === value ? value : record(converted, places[index]);
   });
-  const sum = terms.reduce((total, term) => record(add(total, term)));
+  const sum = terms.reduce((total, term, index) => record(add(total, term), places[index]));
   if (parameter.gradient === "whole") return sum;
   const { elements, padded } = parameter;
   const reshaped = reshape(sum, [elements]);

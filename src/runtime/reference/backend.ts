@@ -2,7 +2,7 @@ import { bytesPerElement, type TensorData, viewOf } from "../../base/dtype.ts";
 import { RunError } from "../../base/errors.ts";
 import { elementCount, maximumElements, resolveShape, type SymbolValues } from "../../base/shape.ts";
 import { quantizeParameters } from "../../compiler/passes/quantize_parameters.ts";
-import { runPasses } from "../../compiler/pipeline.ts";
+import { passesForTiles, runPasses } from "../../compiler/pipeline.ts";
 import { type Graph, leavesOf, type Node, type TensorType, typeOf, type Value } from "../../graph/graph.ts";
 import { inPlaceOutputs, type RankGroup } from "../../graph/ops.ts";
 import { graphCost } from "../../graph/rules/cost.ts";
@@ -34,14 +34,14 @@ export function createReferenceBackend(): Backend {
 
 function compileReference(
   recorded: Graph,
-  { quantized, passes = [], groups: given }: CompileOptions,
+  { quantized, tiles, passes = [], groups: given }: CompileOptions,
   queue: RunQueue,
 ): Executable {
   verifyGraph(recorded);
-  const graph = runPasses(
-    quantized === undefined ? recorded : quantizeParameters(recorded, quantized),
-    passes,
-  );
+  const graph = runPasses(quantized === undefined ? recorded : quantizeParameters(recorded, quantized), [
+    ...passesForTiles(tiles),
+    ...passes,
+  ]);
   const leaves = leavesOf(graph);
   const updates = inPlaceUpdates(graph);
   const groups = groupsOf(graph, given);

@@ -4,6 +4,7 @@ import type { Report } from "./semantics.ts";
 /** What contradicts itself in how ranks share the work and memory, whatever their number. */
 export function checkRanks(config: TrainConfig, given: (path: string) => boolean, report: Report): void {
   checkOffload(config, report);
+  checkActivations(config, report);
   checkPartitioning(config, report);
   checkAxes(config, report);
   checkPipeline(config, given, report);
@@ -16,7 +17,25 @@ export function checkRanks(config: TrainConfig, given: (path: string) => boolean
   }
 }
 
-function checkOffload({ zero_optimization: zero, memory }: TrainConfig, report: Report): void {
+function checkOffload({ zero_optimization: zero, memory, aio }: TrainConfig, report: Report): void {
+  if (aio.block_size % 4096 !== 0) {
+    report(["aio.block_size"], "disks are read and written in whole blocks", {
+      expected: "a multiple of 4096 bytes",
+      received: String(aio.block_size),
+      hint: `such as ${Math.ceil(aio.block_size / 4096) * 4096}`,
+    });
+  }
+  for (const [key, most] of [
+    ["queue_depth", 1024],
+    ["thread_count", 64],
+  ] as const) {
+    if (aio[key] > most) {
+      report([`aio.${key}`], `aio.${key} is more than a disk can use`, {
+        expected: `at most ${most}`,
+        received: String(aio[key]),
+      });
+    }
+  }
   for (const [name, what] of [
     ["offload_optimizer", "optimizer states"],
     ["offload_param", "parameters"],
@@ -31,6 +50,20 @@ function checkOffload({ zero_optimization: zero, memory }: TrainConfig, report: 
       });
     }
   }
+  const { offload_optimizer: optimizer, offload_param: parameter } = zero;
+  const bothOnDisk = optimizer.device === "nvme" && parameter.device === "nvme";
+  const paths = [optimizer, parameter].map(({ nvme_path: path }) => path ?? memory.nvme_path);
+  if (bothOnDisk && paths[0] !== paths[1] && !paths.includes(undefined)) {
+    report(
+      ["zero_optimization.offload_optimizer.nvme_path", "zero_optimization.offload_param.nvme_path"],
+      "a rank keeps all of its states on disk in one file",
+      {
+        expected: "one folder for optimizer states and parameters",
+        received: paths.join(" and "),
+        hint: "set memory.nvme_path, and leave both out",
+      },
+    );
+  }
   if (zero.offload_param.device !== "none" && zero.stage !== 3) {
     report(
       ["zero_optimization.offload_param.device", "zero_optimization.stage"],
@@ -39,6 +72,45 @@ function checkOffload({ zero_optimization: zero, memory }: TrainConfig, report: 
         expected: "zero_optimization.stage: 3",
         received: `stage ${zero.stage}`,
         hint: "set zero_optimization.stage to 3, or offload_param.device to none",
+      },
+    );
+  }
+}
+
+function checkActivations(
+  { activation_checkpointing: section, tensor_parallel: tensor, memory, parallel }: TrainConfig,
+  report: Report,
+): void {
+  if (section.cpu_checkpointing && memory.nvme_path === undefined) {
+    report(
+      ["activation_checkpointing.cpu_checkpointing", "memory.nvme_path"],
+      "there is no folder for activations on disk",
+      {
+        expected: "memory.nvme_path: a folder on the disk",
+        received: "cpu_checkpointing: true, where host memory is what activations are in already",
+        hint: "set memory.nvme_path, such as /mnt/nvme/slipstream, or cpu_checkpointing to false",
+      },
+    );
+  }
+  if (section.cpu_checkpointing && (parallel.pipeline ?? 1) > 1) {
+    report(
+      ["activation_checkpointing.cpu_checkpointing", "parallel.pipeline"],
+      "activations of a pipeline stay in memory",
+      {
+        expected: "cpu_checkpointing: false with a pipeline",
+        received: `${parallel.pipeline} stages`,
+        hint: "what a stage keeps for each micro-batch is handed from program to program; set activation_checkpointing.mode to keep less, or remove parallel.pipeline",
+      },
+    );
+  }
+  if (section.partition_activations && !tensor.sequence_sharded_norms) {
+    report(
+      ["activation_checkpointing.partition_activations", "tensor_parallel.sequence_sharded_norms"],
+      "what is kept for backward is split over tensor ranks only where it is computed so",
+      {
+        expected: "tensor_parallel.sequence_sharded_norms: true",
+        received: "false",
+        hint: "remove one of the two",
       },
     );
   }
@@ -96,15 +168,26 @@ function checkAxes({ parallel, tensor_parallel: tensor, model }: TrainConfig, re
 }
 
 function checkPipeline(
-  { parallel, pipeline, zero_optimization: zero }: TrainConfig,
+  { parallel, pipeline, zero_optimization: zero, activation_checkpointing }: TrainConfig,
   given: (path: string) => boolean,
   report: Report,
 ): void {
   const stages = parallel.pipeline ?? 1;
+  const { mlp_tiles: tiles } = activation_checkpointing;
   if (given("pipeline") && stages === 1 && !parallel.auto) {
     report(["pipeline", "parallel.pipeline"], "a schedule without stages does nothing", {
       hint: "set parallel.pipeline to the number of stages, or remove the pipeline section",
     });
+  }
+  if (stages > 1 && tiles > 1) {
+    report(
+      ["activation_checkpointing.mlp_tiles", "parallel.pipeline"],
+      "MLPs are not computed in tiles by the stages of a pipeline",
+      {
+        received: `mlp_tiles: ${tiles} with ${stages} stages`,
+        hint: "set mlp_tiles to 1, or parallel.pipeline to 1",
+      },
+    );
   }
   if (pipeline.chunks !== undefined && pipeline.schedule !== "interleaved") {
     report(

@@ -50,15 +50,22 @@ export const activationCheckpointingSchema = z
       ),
     every: count().optional().describe("Blocks between kept activations, for mode `every_k`."),
     memory_budget: byteSize().optional().describe("Memory for activations, for mode `budget`."),
+    mlp_tiles: count()
+      .default(1)
+      .describe(
+        "Compute the MLP of every block in so many tiles of tokens, one after another, forward and backward: what is as wide as its intermediate size exists for one tile at a time (ALST, arXiv 2506.13996). Batches are padded to a multiple of it. Gradients of weights differ by the order of sums; where no padding is needed, nothing else does.",
+      ),
     partition_activations: z
       .boolean()
       .default(false)
-      .describe("Split what is kept over the tensor ranks, and gather it again for backward."),
+      .describe(
+        "DeepSpeed's switch to split what is kept over the tensor ranks. `tensor_parallel.sequence_sharded_norms` does so, and this needs it.",
+      ),
     cpu_checkpointing: z
       .boolean()
       .default(false)
       .describe(
-        "Move what is kept for backward out of device memory: to host memory, or to disk under `memory.limit`.",
+        "Move what is kept for backward out of memory, to `memory.nvme_path`: on the CPU backend it is in host memory already.",
       ),
     contiguous_memory_optimization: off().describe(
       "The planner already places every buffer; there is nothing to switch on.",
