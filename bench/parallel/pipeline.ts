@@ -30,7 +30,7 @@ import { playedBackend } from "./played_backend.ts";
 
 /** A vocabulary so small that the embedding and the loss weigh nothing beside two blocks: stages are alike. */
 const shape = { dim: 512, layers: 8, heads: 8, ffn: 1408, vocabulary: 256 };
-const tokens = 256;
+const tokens = 512;
 const microBatches = 8;
 const rounds = 5;
 

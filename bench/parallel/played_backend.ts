@@ -22,9 +22,12 @@ export function playedBackend(backend: Backend, secondsOf: (program: string) => 
     allocate: (dtype, elements) => backend.allocate(dtype, elements),
     compile: (graph): Executable => {
       const seconds = secondsOf(graph.name);
+      // A rank is busy until its program returns: that the clock was looked at late is no wait for another rank.
       const run = async () => {
-        await waitUntil(performance.now() / 1000 + seconds);
-        return { seconds, kernelSeconds: seconds };
+        const started = performance.now() / 1000;
+        await waitUntil(started + seconds);
+        const taken = performance.now() / 1000 - started;
+        return { seconds: taken, kernelSeconds: taken };
       };
       return {
         memory: { arena: 0, prepared: 0, constants: 0, bound: 0, scratch: 0 },

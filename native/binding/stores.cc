@@ -54,12 +54,15 @@ std::shared_ptr<FileStore> read_store(napi_env env, napi_value value) {
 
 napi_value open_store(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
-    const std::vector<napi_value> values = arguments(env, info, 3);
+    const std::vector<napi_value> values = arguments(env, info, 6);
     bool direct = false;
     check(napi_get_value_bool(env, values[2], &direct), "expected a boolean");
     const size_t bytes = static_cast<size_t>(read_integer(env, values[1]));
-    return make_number(
-        env, io::add_store(std::make_shared<FileStore>(read_string(env, values[0]), bytes, direct)));
+    const io::IoSettings settings = {static_cast<size_t>(read_integer(env, values[3])),
+                                     static_cast<int>(read_integer(env, values[4])),
+                                     static_cast<int>(read_integer(env, values[5]))};
+    return make_number(env, io::add_store(std::make_shared<FileStore>(read_string(env, values[0]), bytes,
+                                                                      direct, settings)));
   });
 }
 

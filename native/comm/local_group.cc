@@ -56,10 +56,17 @@ struct LinkState {
   std::vector<double> free_at;  // by rank of the world
 };
 
+// The copy of what was sent. Its memory is used again: the system hands out new memory page by page, which
+// takes longer than the copy.
+struct Parcel {
+  std::unique_ptr<char[]> bytes;
+  size_t capacity = 0;
+};
+
 struct Message {
   Fingerprint fingerprint;
   std::string moment;
-  std::unique_ptr<char[]> bytes;
+  Parcel parcel;
   double ready = 0;  // when it is through the link
 };
 
@@ -105,7 +112,30 @@ struct Meeting {
   std::condition_variable changed;
   int sleepers = 0;
   std::map<std::pair<int, int>, std::deque<Message>> mail;  // by sender and receiver
+  std::vector<Parcel> spare;                                // for messages to come
 };
+
+constexpr size_t kSpareParcels = 16;
+
+// Memory for a message of so many bytes: a spare one that is not far too large, or new.
+Parcel take_parcel(Meeting& meeting, size_t bytes) {
+  {
+    std::lock_guard<std::mutex> lock(meeting.mutex);
+    for (Parcel& spare : meeting.spare) {
+      if (spare.capacity < bytes || spare.capacity > 2 * bytes) continue;
+      std::swap(spare, meeting.spare.back());
+      Parcel taken = std::move(meeting.spare.back());
+      meeting.spare.pop_back();
+      return taken;
+    }
+  }
+  return {std::make_unique_for_overwrite<char[]>(bytes), bytes};
+}
+
+void keep_parcel(Meeting& meeting, Parcel parcel) {
+  std::lock_guard<std::mutex> lock(meeting.mutex);
+  if (meeting.spare.size() < kSpareParcels) meeting.spare.push_back(std::move(parcel));
+}
 
 class World : public std::enable_shared_from_this<World> {
  public:
@@ -522,8 +552,8 @@ class LocalGroup : public Group {
     message.moment = world_->moment_of(world_rank());
     int64_t bytes = 0;
     for (const Tensor& tensor : call.inputs) bytes += tensor.bytes();
-    message.bytes = std::make_unique_for_overwrite<char[]>(static_cast<size_t>(bytes));
-    char* target = message.bytes.get();
+    message.parcel = take_parcel(*meeting_, static_cast<size_t>(bytes));
+    char* target = message.parcel.bytes.get();
     for (const Tensor& tensor : call.inputs) {
       if (tensor.bytes() > 0) std::memcpy(target, tensor.data, static_cast<size_t>(tensor.bytes()));
       target += tensor.bytes();
@@ -591,11 +621,12 @@ class LocalGroup : public Group {
       world_->throw_failure();
     }
     sleep_until(message.ready);
-    const char* source = message.bytes.get();
+    const char* source = message.parcel.bytes.get();
     for (const Tensor& tensor : call.outputs) {
       if (tensor.bytes() > 0) std::memcpy(tensor.data, source, static_cast<size_t>(tensor.bytes()));
       source += tensor.bytes();
     }
+    keep_parcel(*meeting_, std::move(message.parcel));
   }
 
   const std::shared_ptr<World> world_;

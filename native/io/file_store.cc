@@ -14,8 +14,7 @@ namespace slipstream::io {
 
 namespace {
 
-// What one call to the system moves: long enough for a disk's full speed, short enough to be a step of
-// progress.
+// What goes through memory of the store's own at a time.
 constexpr size_t kPiece = size_t{8} << 20;
 
 const char* error_name(int error) {
@@ -50,18 +49,6 @@ bool is_aligned(size_t offset, const void* memory, size_t bytes) {
   return offset % kBlock == 0 && bytes % kBlock == 0 && reinterpret_cast<uintptr_t>(memory) % kBlock == 0;
 }
 
-// Calls move(done) until all bytes are moved; move returns how many it moved, or -1 with errno.
-template <class Move>
-void move_all(size_t bytes, const char* what, const Move& move) {
-  for (size_t done = 0; done < bytes;) {
-    const ssize_t moved = move(done, std::min(kPiece, bytes - done));
-    if (moved < 0 && errno == EINTR) continue;
-    if (moved < 0) throw StoreError(errno, what);
-    if (moved == 0) throw StoreError(EIO, what);
-    done += static_cast<size_t>(moved);
-  }
-}
-
 std::string name_of_file(const std::string& folder) {
   static std::atomic<int> next{0};
   return folder + "/slipstream-states-" + std::to_string(getpid()) + "-" + std::to_string(next++);
@@ -73,7 +60,8 @@ StoreError::StoreError(int error, const std::string& what)
     : std::runtime_error("store " + std::string(error_name(error)) + ": " + what + ": " +
                          std::strerror(error)) {}
 
-FileStore::FileStore(const std::string& folder, size_t bytes, bool direct) : bytes_(up(bytes)) {
+FileStore::FileStore(const std::string& folder, size_t bytes, bool direct, const IoSettings& settings)
+    : bytes_(up(bytes)), movers_{BlockMover(settings), BlockMover(settings)} {
   const std::string name = name_of_file(folder);
   file_ = open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (file_ < 0) throw StoreError(errno, "cannot create " + name);
@@ -166,22 +154,18 @@ void FileStore::move(Direction direction, size_t offset, char* memory, size_t by
   nanoseconds_[index] += std::chrono::duration_cast<std::chrono::nanoseconds>(took).count();
 }
 
-void FileStore::read_blocks(size_t offset, char* into, size_t bytes) const {
-  const int file = direct_ >= 0 ? direct_ : file_;
-  move_all(bytes, "a read failed", [&](size_t done, size_t length) {
-    return pread(file, into + done, length, static_cast<off_t>(offset + done));
-  });
+void FileStore::read_blocks(Direction lane, size_t offset, char* into, size_t bytes) {
+  movers_[static_cast<int>(lane)].move(Direction::read, direct() ? direct_ : file_, direct(), offset, into,
+                                       bytes);
 #if defined(POSIX_FADV_DONTNEED)
   if (direct_ < 0)
     posix_fadvise(file_, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
 #endif
 }
 
-void FileStore::write_blocks(size_t offset, const char* from, size_t bytes) const {
-  const int file = direct_ >= 0 ? direct_ : file_;
-  move_all(bytes, "a write failed", [&](size_t done, size_t length) {
-    return pwrite(file, from + done, length, static_cast<off_t>(offset + done));
-  });
+void FileStore::write_blocks(size_t offset, const char* from, size_t bytes) {
+  movers_[1].move(Direction::write, direct() ? direct_ : file_, direct(), offset, const_cast<char*>(from),
+                  bytes);
   if (direct_ >= 0) return;
 #if defined(POSIX_FADV_DONTNEED)
   // Only pages that are on disk can be dropped.
@@ -191,16 +175,16 @@ void FileStore::write_blocks(size_t offset, const char* from, size_t bytes) cons
 }
 
 void FileStore::read(size_t offset, char* into, size_t bytes) {
-  if (direct_ < 0) return read_blocks(offset, into, bytes);
+  if (direct_ < 0) return read_blocks(Direction::read, offset, into, bytes);
   const size_t whole = is_aligned(offset, into, 0) ? down(bytes) : 0;
-  read_blocks(offset, into, whole);
+  read_blocks(Direction::read, offset, into, whole);
   if (whole == bytes) return;
   Memory& bounce = bounce_[0];
   if (bounce.bytes() == 0) bounce = Memory(kPiece);
   for (size_t done = whole; done < bytes;) {
     const size_t begin = down(offset + done), skipped = offset + done - begin;
     const size_t length = std::min(kPiece - skipped, bytes - done);
-    read_blocks(begin, bounce.data(), up(skipped + length));
+    read_blocks(Direction::read, begin, bounce.data(), up(skipped + length));
     std::memcpy(into + done, bounce.data() + skipped, length);
     done += length;
   }
@@ -217,9 +201,9 @@ void FileStore::write(size_t offset, const char* from, size_t bytes) {
     const size_t begin = down(offset + done), skipped = offset + done - begin;
     const size_t length = std::min(kPiece - skipped, bytes - done), end = up(skipped + length);
     // What lies before and behind in the first and the last block stays.
-    if (skipped > 0) read_blocks(begin, bounce.data(), kBlock);
+    if (skipped > 0) read_blocks(Direction::write, begin, bounce.data(), kBlock);
     if ((skipped + length) % kBlock != 0 && (skipped == 0 || end > kBlock)) {
-      read_blocks(begin + end - kBlock, bounce.data() + end - kBlock, kBlock);
+      read_blocks(Direction::write, begin + end - kBlock, bounce.data() + end - kBlock, kBlock);
     }
     std::memcpy(bounce.data() + skipped, from + done, length);
     write_blocks(begin, bounce.data(), end);

@@ -21,19 +21,10 @@
 
 #include "comm/lane.h"
 #include "core/memory.h"
+#include "io/block_mover.h"
+#include "io/store_error.h"
 
 namespace slipstream::io {
-
-// Offsets, lengths and addresses that are multiples of this move without a copy.
-constexpr size_t kBlock = 4096;
-
-// A failure of the operating system. Messages open with "store <code>: ", such as "store ENOSPC: ".
-class StoreError : public std::runtime_error {
- public:
-  StoreError(int error, const std::string& what);
-};
-
-enum class Direction : int { read = 0, write = 1 };
 
 struct StoreTraffic {
   int64_t read_bytes = 0, written_bytes = 0;
@@ -44,7 +35,7 @@ class FileStore {
  public:
   // Creates the file and reserves `bytes` for it. Throws StoreError: the folder is missing or read-only, the
   // disk is full. `direct`: past the page cache where possible.
-  FileStore(const std::string& folder, size_t bytes, bool direct);
+  FileStore(const std::string& folder, size_t bytes, bool direct, const IoSettings& settings = {});
   ~FileStore();
   FileStore(const FileStore&) = delete;
   FileStore& operator=(const FileStore&) = delete;
@@ -68,13 +59,15 @@ class FileStore {
   void move(Direction direction, size_t offset, char* memory, size_t bytes);
   void read(size_t offset, char* into, size_t bytes);
   void write(size_t offset, const char* from, size_t bytes);
-  void read_blocks(size_t offset, char* into, size_t bytes) const;
-  void write_blocks(size_t offset, const char* from, size_t bytes) const;
+  // On the lane of `lane`, whatever is done there.
+  void read_blocks(Direction lane, size_t offset, char* into, size_t bytes);
+  void write_blocks(size_t offset, const char* from, size_t bytes);
 
   size_t bytes_ = 0;
   int file_ = -1;    // through the page cache
   int direct_ = -1;  // past it
   Memory bounce_[2];
+  BlockMover movers_[2];  // by lane
   std::atomic<int64_t> moved_[2] = {0, 0};
   std::atomic<int64_t> nanoseconds_[2] = {0, 0};
   std::mutex mutex_;

@@ -7,6 +7,8 @@ import type { ConfigJson, ModelFamily } from "./family.ts";
 /** The weights of a model folder, by the names of parameters. */
 export interface FolderWeights extends AsyncDisposable {
   readonly reader: TensorReader;
+  /** The name under which a parameter is stored. */
+  storedName(parameter: Parameter): string;
   /** The dtype in which a parameter is stored; that of its scales where it is quantized. */
   dtypeOf(parameter: Parameter): DType;
   /** Reads a parameter into memory of its shape. */
@@ -38,17 +40,32 @@ export async function openFolderWeights(
   folder: string,
   model: { readonly config: ConfigJson; readonly family: ModelFamily; readonly parameters: ParameterTable },
 ): Promise<FolderWeights> {
+  return await matchWeights(await openModelWeights(folder), model);
+}
+
+/**
+ * The same of weights that were opened, which it closes: with itself, or where they do not fit.
+ * @param hint what to do where they do not fit, if it is not to check the config
+ */
+export async function matchWeights(
+  stored: TensorReader,
+  model: { readonly config: ConfigJson; readonly family: ModelFamily; readonly parameters: ParameterTable },
+  hint?: string,
+): Promise<FolderWeights> {
   const { config, family, parameters } = model;
-  const stored = await openModelWeights(folder);
   try {
     const reader = openCompressed(stored, config) ?? stored;
     const names = storedNames(family, parameters, reader);
     const expected = new Map([...parameters.values()].map(({ name, shape }) => [names.get(name)!, shape]));
     // A tied checkpoint may still hold its output projection.
     const ignored = [...(family.ignoredNames ?? []), /^lm_head\.weight$/, /rotary_emb\.inv_freq$/];
-    checkNames(expected, reader, { mayBeExtra: (name) => ignored.some((pattern) => pattern.test(name)) });
+    checkNames(expected, reader, {
+      mayBeExtra: (name) => ignored.some((pattern) => pattern.test(name)),
+      ...(hint === undefined ? {} : { hint }),
+    });
     return {
       reader,
+      storedName: ({ name }) => names.get(name)!,
       dtypeOf: ({ name }) => reader.info(names.get(name)!).dtype,
       read: async ({ name }, memory, as) => {
         const storedName = names.get(name)!;

@@ -18,5 +18,11 @@ export { compileOptionsOf, Model, type ModelParts, packedLeaves, projectLogits }
 export type { Quantization } from "./quantization.ts";
 export { greedy, Sampler, type SamplingOptions } from "./sampling.ts";
 export { saveModelFolder } from "./save.ts";
-export { type ModelSource, openModelSource, readGenerationConfig } from "./source.ts";
+export {
+  type ModelSource,
+  openModelSource,
+  openUniversalSource,
+  readGenerationConfig,
+  type UniversalSource,
+} from "./source.ts";
 export { loadModelTokenizer } from "./tokenizer.ts";

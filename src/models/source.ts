@@ -2,12 +2,14 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { DType } from "../base/dtype.ts";
 import { FileFormatError } from "../base/errors.ts";
+import type { StatePiece } from "../base/pieces.ts";
 import { elementCount } from "../base/shape.ts";
 import { openGguf } from "../checkpoint/gguf/index.ts";
+import type { UniversalCheckpoint } from "../checkpoint/universal/index.ts";
 import { type Parameter, ParameterSpace, type ParameterTable } from "../nn/parameters.ts";
 import { familyOf } from "./families.ts";
 import type { ConfigJson, ModelFamily } from "./family.ts";
-import { openFolderWeights } from "./folder_weights.ts";
+import { type FolderWeights, matchWeights, openFolderWeights } from "./folder_weights.ts";
 import { configOfGguf, readArchitecture } from "./gguf/config.ts";
 import { isGgufPath } from "./gguf/load.ts";
 import { matchParameters, ParameterBuffer } from "./gguf/parameters.ts";
@@ -34,18 +36,27 @@ export async function openModelSource(path: string): Promise<ModelSource> {
 }
 
 async function openFolderSource(folder: string): Promise<ModelSource> {
+  const model = await readModel(folder);
+  return folderSource(folder, model, await openFolderWeights(folder, model));
+}
+
+type ModelOfFolder = Pick<ModelSource, "config" | "family" | "parameters">;
+
+/** The model that a folder's `config.json` describes. */
+async function readModel(folder: string): Promise<ModelOfFolder> {
   const { config, where } = await readModelConfig(folder);
   const family = familyOf(config, where);
   const space = ParameterSpace.create("f32");
   family.build(config, space, where);
-  const parameters = space.table;
-  const weights = await openFolderWeights(folder, { config, family, parameters });
+  return { config, family, parameters: space.table };
+}
+
+function folderSource(path: string, model: ModelOfFolder, weights: FolderWeights): ModelSource {
+  const { parameters } = model;
   const floats = new FloatScratch(parameters);
   return {
-    path: folder,
-    config,
-    family,
-    parameters,
+    path,
+    ...model,
     dtype: mostCommon([...parameters.values()].map((parameter) => weights.dtypeOf(parameter))),
     read: async (parameter) => {
       const values = floats.take(parameter);
@@ -53,6 +64,43 @@ async function openFolderSource(folder: string): Promise<ModelSource> {
       return values;
     },
     [Symbol.asyncDispose]: () => weights[Symbol.asyncDispose](),
+  };
+}
+
+/** A model in a universal checkpoint, with its moments. */
+export interface UniversalSource extends ModelSource {
+  /** Parameters and moments as pieces of a training checkpoint, under the names of the model. */
+  pieces(): StatePiece[];
+}
+
+/**
+ * The model of a universal checkpoint.
+ * @param modelFolder holds the model's `config.json`
+ * @throws FileFormatError, ConfigError where it is missing, cannot be used, or describes another model.
+ */
+export async function openUniversalSource(
+  checkpoint: UniversalCheckpoint,
+  modelFolder: string,
+): Promise<UniversalSource> {
+  const read = await readModel(modelFolder);
+  // Its weights are floats, whatever the model was made from.
+  const { quantization_config: _, ...config } = read.config;
+  const model = { ...read, config };
+  const { family, parameters } = model;
+  const shapes = new Map([...parameters.values()].map(({ name, shape }) => [name, shape]));
+  for (const [name, shape] of [...shapes]) {
+    const alternative = family.alternativeName?.(name);
+    if (alternative !== undefined) shapes.set(alternative, shape);
+  }
+  const reader = checkpoint.weights((name) => shapes.get(name));
+  const hint = `check that ${join(modelFolder, "config.json")} belongs to this checkpoint; its parameters must have Hugging Face's names`;
+  const weights = await matchWeights(reader, model, hint);
+  return {
+    ...folderSource(checkpoint.folder, model, weights),
+    pieces: () =>
+      [...parameters.values()].flatMap((parameter) =>
+        checkpoint.pieces(weights.storedName(parameter), parameter.name, parameter.shape),
+      ),
   };
 }
 

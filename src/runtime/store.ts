@@ -45,6 +45,12 @@ export interface StoreRegion {
 export interface StoreOptions {
   /** Goes past the page cache where the file system takes that: true by default. */
   readonly direct?: boolean;
+  /** Bytes of one read or write; 1 MiB by default. */
+  readonly requestBytes?: number;
+  /** Reads or writes of one thread under way, where they go past the page cache; 8 by default. */
+  readonly queueDepth?: number;
+  /** Threads that share each read or write; 1 by default. */
+  readonly threads?: number;
 }
 
 /** Regions that begin at multiples of this many bytes move without a copy. */

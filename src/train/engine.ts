@@ -240,7 +240,7 @@ export class TrainingEngine {
 
   /** Whether parameters or states lie on disk. */
   get hasStatesOnDisk(): boolean {
-    return this.#states.store !== undefined;
+    return this.#states.hasBuffersOnDisk;
   }
 
   /** Bytes of this rank's buffers, padding included. */

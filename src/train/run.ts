@@ -1,5 +1,6 @@
 import { ConfigError, DataError, FileFormatError } from "../base/errors.ts";
 import { acquireRunLock, type JsonObject } from "../checkpoint/index.ts";
+import type { UniversalStates } from "../checkpoint/universal/index.ts";
 import { Mesh, type MeshAxis } from "../parallel/mesh.ts";
 import type { Backend } from "../runtime/backend.ts";
 import type { EmulatedLink, ProcessGroup } from "../runtime/group.ts";
@@ -12,6 +13,7 @@ import { type RankLauncher, type RankResources, runRanks, type WorldOptions } fr
 import { type RunProgress, restoreRun } from "./saving.ts";
 import { setUpTraining, type TrainingParts } from "./setup.ts";
 import { type SharedParts, shareParts } from "./shared_parts.ts";
+import { beginWithUniversal, universalStatesOf } from "./universal.ts";
 import { createTrainingView, silentView, type TrainingView } from "./view/index.ts";
 
 /** What `slipstream train` is asked to do. */
@@ -77,6 +79,12 @@ interface Attempt {
   readonly restarted: boolean;
 }
 
+/** What a start begins with: a checkpoint of the run, a converted one, or nothing. */
+interface Beginning {
+  readonly resumed: string | undefined;
+  readonly universal: UniversalStates | undefined;
+}
+
 /** Whether another start may end better. */
 function canHelp(error: unknown): boolean {
   const certain = [ConfigError, DataError, FileFormatError];
@@ -104,13 +112,17 @@ class Run {
     const note = (line: string): void => this.#view.note(line);
     const sizes = resolveMesh(config, ranks);
     const resumed = await checkpointToResume(config, { resume, restarted, sizes, note });
+    const beginning: Beginning = {
+      resumed: resumed?.folder,
+      universal: resumed === undefined ? await universalStatesOf(config) : undefined,
+    };
     const batch = batchOfRun(config, sizes, resumed?.saved, note);
     this.#batch = batch;
     const shared = shareParts(config, batch, { resumes: resume, leads: this.#leads, note });
     try {
       const { ranks: launcher, backend } = this.#request;
       if (launcher === undefined) {
-        return await this.#trainRank({ backend }, shared, batch, resumed?.folder, () => {});
+        return await this.#trainRank({ backend }, shared, batch, beginning, () => {});
       }
       const { timeout_seconds: timeoutSeconds } = config.comm;
       const started = await launcher.start(ranks, { timeoutSeconds, links: definedLinks(config) });
@@ -120,7 +132,7 @@ class Run {
           const told = (now: string): void => {
             moment = now;
           };
-          const run = () => this.#trainRank(resources, shared, batch, resumed?.folder, told, started.length);
+          const run = () => this.#trainRank(resources, shared, batch, beginning, told, started.length);
           return { world: resources.world, run, moment: () => moment };
         });
         const [outcome] = await runRanks(tasks);
@@ -155,7 +167,7 @@ class Run {
     { world, backend }: Pick<RankResources, "backend"> & { readonly world?: ProcessGroup },
     shared: SharedParts,
     batch: BatchSizes,
-    folder: string | undefined,
+    { resumed: folder, universal }: Beginning,
     moment: (now: string) => void,
     ranksHere = 1,
   ): Promise<RunOutcome> {
@@ -163,7 +175,12 @@ class Run {
     const view = world === undefined || world.rank === 0 ? this.#view : silentView;
     moment("the start");
     world?.setMoment("the start");
-    const about = { config, checkpoint: folder ?? null, batch, ranks } as unknown as JsonObject;
+    const about = {
+      config,
+      checkpoint: folder ?? universal?.folder ?? null,
+      batch,
+      ranks,
+    } as unknown as JsonObject;
     await requireSameRun(world, JSON.parse(JSON.stringify(about)) as JsonObject);
     const rank =
       world === undefined
@@ -173,8 +190,14 @@ class Run {
     try {
       parts = await setUpTraining(config, batch, shared, backend, rank);
       await requireSameRun(world, { data: { ...parts.dataset.train.state() } });
-      const progress = folder === undefined ? start : await restoreRun(parts, folder);
-      if (folder !== undefined) view.note(`resumed from ${folder}`);
+      let progress = start;
+      if (folder !== undefined) {
+        progress = await restoreRun(parts, folder);
+        view.note(`resumed from ${folder}`);
+      } else if (universal !== undefined) {
+        progress = await beginWithUniversal(parts, universal);
+        view.note(`goes on from step ${universal.step} of ${universal.folder}`);
+      }
       const loop = new TrainingLoop(parts, {
         backend,
         view,

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { ConfigError } from "../base/errors.ts";
 import {
   type JsonObject,
   loadPieces,
@@ -6,6 +7,7 @@ import {
   type PendingSave,
   startSaving,
 } from "../checkpoint/index.ts";
+import { isUniversal } from "../checkpoint/universal/index.ts";
 import { type LoaderState, saveTokenizer } from "../data/index.ts";
 import { saveModelFolder } from "../models/index.ts";
 import { onRankZero } from "./agreement.ts";
@@ -72,9 +74,16 @@ export async function startSavingRun(parts: TrainingParts, progress: RunProgress
   );
 }
 
-/** What a checkpoint was written by. */
+/** What a checkpoint was written by. @throws ConfigError where no run of Slipstream did. */
 export async function savedRun(folder: string): Promise<SavedRun> {
-  const saved = (await loadState(folder, { verified: true })) as unknown as SavedState;
+  const state = await loadState(folder, { verified: true });
+  if (isUniversal(state)) {
+    throw new ConfigError("converted_checkpoint", "a converted checkpoint is not of a run to resume", {
+      where: folder,
+      hint: "leave out --resume, and name the folder that was converted into: checkpoint.load_universal",
+    });
+  }
+  const saved = state as unknown as SavedState;
   const { config, batch, batchRanks: ranks = 1 } = saved;
   return { config, batch: batch ?? resolveBatch(config as BatchKeys), batchRanks: ranks };
 }

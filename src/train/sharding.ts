@@ -52,6 +52,7 @@ export function wholeProgram(graph: Graph): LocalProgram {
  * How a model's programs are split over a mesh; undefined where it has neither a tensor nor a sequence axis.
  * @param context how attention meets the tokens of other ranks of the sequence axis; tokens are exchanged for heads
  * (Jacobs et al., "DeepSpeed Ulysses", arXiv 2309.14509) without it
+ * @param cutsTokensOverTensor whether norms and what else lies between the matrices may be cut by tokens over `tensor`
  * @throws ConfigError where heads or parameters do not divide among the ranks.
  */
 export function createSharding(
@@ -59,12 +60,13 @@ export function createSharding(
   table: ShardingTable,
   mesh: Mesh,
   context?: ContextPlan,
+  cutsTokensOverTensor = true,
 ): ProgramSharding | undefined {
   if (mesh.sizes.tensor * mesh.sizes.sequence === 1) return undefined;
   return {
     locals: localParameters(mesh, parameters, table),
     shard: (recorded) => {
-      const mode = { attention: context === undefined ? "heads" : "tokens" } as const;
+      const mode = { attention: context === undefined ? "heads" : "tokens", cutsTokensOverTensor } as const;
       const sharded = shardTraining(recorded, mesh, parameters, table, mode);
       const { inputs, tokenMultiple } = sharded;
       const batchLeaves = inputs.flatMap(({ name, source }) => (wholeLeaves.includes(source) ? [name] : []));

@@ -32,7 +32,13 @@ export async function splitModel(
   const context = contextPlanOf(config, rank.mesh.sizes.sequence);
   const partitioned = await joinSubgroups(rank, zeroSettings(config));
   const joined = context === undefined ? partitioned : await joinGrid(partitioned, context.grid);
-  const sharding = createSharding(parameters, language.sharding ?? [], rank.mesh, context);
+  const sharding = createSharding(
+    parameters,
+    language.sharding ?? [],
+    rank.mesh,
+    context,
+    config.tensor_parallel.sequence_sharded_norms,
+  );
   const split = { rank: joined, ...(sharding === undefined ? {} : { sharding }) };
   if (rank.mesh.sizes.pipeline === 1) return split;
   const { schedule, two_stage_backward: twoStageBackward, chunks = 2, partition } = config.pipeline;

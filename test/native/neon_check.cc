@@ -174,6 +174,49 @@ void check_attention(Checker& check) {
   }
 }
 
+void check_attention_block(Checker& check) {
+  // Every other token of 203: 101 queries and 102 keys, round-robin.
+  const int64_t queries = 101, keys = 102, heads = 4, groups = 2;
+  std::vector<double> query_places, key_places;
+  for (int64_t i = 0; i < queries; i++) query_places.push_back(double(2 * i + 1));
+  for (int64_t i = 0; i < keys; i++) key_places.push_back(double(2 * i));
+  const Operand own = values_of(DType::i32, {queries}, query_places);
+  const Operand other = values_of(DType::i32, {keys}, key_places);
+  const Operand offsets = values_of(DType::i32, {5}, {0, 1, 1, 70, 203});
+  for (const DType dtype : kFloats) {
+    for (const int64_t size : {5, 36, 64}) {
+      for (const int64_t window : {0, 23}) {
+        const bool causal = size != 36 || window > 0;
+        const Shape rows{queries, heads, size}, columns{keys, groups, size}, statistics{heads, queries};
+        const Operand q = uniform(dtype, rows), k = uniform(dtype, columns), v = uniform(dtype, columns);
+        std::vector<double> attributes = {0.3, double(causal), double(window)};
+        const std::string label = label_of(dtype, {size, window});
+        const auto first = check.compare("attention_block", label, {q, k, v, own, other, offsets},
+                                         {zeros(DType::f32, rows), zeros(DType::f32, statistics)}, attributes,
+                                         float32_bar(keys));
+        const auto all = check.compare("attention_block", label + " goes on",
+                                       {q, k, v, own, other, offsets, first[0], first[1]},
+                                       {zeros(dtype, rows), zeros(DType::f32, statistics)}, attributes,
+                                       float32_bar(keys));
+        const Operand d_out = uniform(dtype, rows);
+        const Operand delta = check.compare("attention_delta", label, {d_out, all[0]},
+                                            {zeros(DType::f32, statistics)}, {}, float32_bar(size))[0];
+        for (const double sums : {0.0, 1.0, 2.0}) {
+          std::vector<Operand> inputs = {d_out, q, k, v, all[1], delta, own, other, offsets};
+          if (sums == 1) inputs.push_back(uniform(DType::f32, rows));
+          if (sums == 2) inputs.push_back(uniform(DType::f32, columns));
+          if (sums == 2) inputs.push_back(uniform(DType::f32, columns));
+          std::vector<double> with_sums = attributes;
+          with_sums.push_back(sums);
+          check.compare("attention_block_gradient", label, inputs,
+                        {zeros(DType::f32, rows), zeros(DType::f32, columns), zeros(DType::f32, columns)},
+                        with_sums, float32_bar(2 * queries));
+        }
+      }
+    }
+  }
+}
+
 void check_paged_attention(Checker& check) {
   // Three sequences: the last token of a long context, a short prompt, the last five of a context.
   const int64_t block_size = 16, blocks = 40, heads = 6, groups = 2, table = 36;
@@ -443,6 +486,7 @@ int main() {
   slipstream::check_linear_cross_entropy(check);
   slipstream::check_measures(check);
   slipstream::check_attention(check);
+  slipstream::check_attention_block(check);
   slipstream::check_paged_attention(check);
   slipstream::check_quantized_cache(check);
   slipstream::check_norms(check);

@@ -20,6 +20,17 @@ const places: Record<string, OffloadSettings> = {
   parameters: { ...all, gradients: false, optimizer: false },
   everything: all,
   "everything, one thing at a time": { ...all, window: 0, subGroup: 512 },
+  "everything, reading ahead of updates but not writing behind them": {
+    ...all,
+    updateWindow: { read: 2 ** 16, write: 0 },
+    subGroup: 512,
+  },
+  "activations alone": {
+    ...all,
+    ...{ parameters: false, gradients: false, optimizer: false },
+    ...{ spillBytes: 2 ** 22, spillsAlways: true },
+  },
+  "everything and activations": { ...all, spillBytes: 2 ** 22, spillsAlways: true },
 };
 
 async function train(options: TinyTraining): Promise<TinyOutcome> {
@@ -31,6 +42,21 @@ async function train(options: TinyTraining): Promise<TinyOutcome> {
   );
   for (const engine of outcome.engines) engine.dispose();
   return outcome;
+}
+
+/** What a step writes to disk and reads, and its arena, in bytes. */
+async function measureSpill(options: TinyTraining): Promise<{ moved: number; read: number; arena: number }> {
+  const ranks = await lockstepWorld({});
+  const backend = createNativeBackend({ threads: 2 });
+  const outcome = await trainTiny(
+    ranks.map(({ rank }) => ({ rank, backend })),
+    options,
+  );
+  const [engine] = outcome.engines;
+  const { writtenBytes, readBytes } = engine!.diskTraffic!;
+  const { arena } = engine!.memory;
+  engine!.dispose();
+  return { moved: writtenBytes, read: readBytes, arena };
 }
 
 function expectSame(actual: TinyOutcome, expected: TinyOutcome): void {
@@ -79,6 +105,19 @@ test("a copy of the parameters in bf16 changes no bit of a training in bf16", as
   const options: TinyTraining = { dtype: "bf16", accumulation: 2, steps: 10 };
   const exact = await train(options);
   expectSame(await train({ ...options, offload: { ...all, halfParameters: true } }), exact);
+});
+
+test("activations leave memory between forward and backward, and come back once", async () => {
+  const sizes = { layers: 6, model: { hidden_size: 64, intermediate_size: 176 }, steps: 1 };
+  const inMemory = { ...all, window: 2 ** 14, parameters: false, gradients: false, optimizer: false };
+  const [kept, sent] = [
+    await measureSpill({ ...sizes, offload: { ...inMemory, spillBytes: 2 ** 23 } }),
+    await measureSpill({ ...sizes, offload: { ...inMemory, spillBytes: 2 ** 23, spillsAlways: true } }),
+  ];
+  expect(kept.moved).toBe(0);
+  expect(sent.arena).toBeLessThan(0.7 * kept.arena);
+  // What is read was written; nothing is written that is not read.
+  expect(sent.read).toBe(sent.moved);
 });
 
 test("nothing is left on the disk", () => {

@@ -1,11 +1,12 @@
 import { expect, test } from "vitest";
+import { maximumElements } from "../../src/base/shape.ts";
 import { isCollective } from "../../src/graph/ops.ts";
 import { communicationOf } from "../../src/graph/rules/communication.ts";
 import { decoderSharding } from "../../src/models/decoder/sharding.ts";
 import { llama } from "../../src/models/llama/family.ts";
 import { Mesh, type MeshSizes } from "../../src/parallel/mesh.ts";
 import { trafficOf } from "../../src/parallel/sharding/explain.ts";
-import { shardTraining } from "../../src/parallel/sharding/shard_training.ts";
+import { type ShardingMode, shardTraining } from "../../src/parallel/sharding/shard_training.ts";
 import { recordTraining } from "./sharding_support.ts";
 
 /** What is exchanged in models of usual sizes, against numbers by hand. Nothing is computed. */
@@ -15,7 +16,7 @@ const layers = 2;
 const groups = 8;
 const headSize = 128;
 
-function shardLlama(sizes: Partial<MeshSizes>, tokens: number) {
+function shardLlama(sizes: Partial<MeshSizes>, tokens: number, mode?: ShardingMode) {
   const config = {
     vocab_size: vocabulary,
     hidden_size: size,
@@ -27,7 +28,7 @@ function shardLlama(sizes: Partial<MeshSizes>, tokens: number) {
   };
   const recorded = recordTraining(llama, config, tokens);
   const table = decoderSharding({ heads: size / headSize, groups });
-  return shardTraining(recorded.graph, new Mesh(sizes, 0), recorded.parameters, table);
+  return shardTraining(recorded.graph, new Mesh(sizes, 0), recorded.parameters, table, mode);
 }
 
 /** How many collectives of each kind, and the bytes that a rank sends in them. */
@@ -41,6 +42,17 @@ function countsOf({ graph }: ReturnType<typeof shardLlama>) {
   }
   return counts;
 }
+
+test("norms have their part of the tokens, or all of them without sequence-sharded norms", () => {
+  const [tokens, ranks] = [4096, 4];
+  const elementsOfNorms = (cutsTokensOverTensor: boolean): number[] =>
+    shardLlama({ tensor: ranks }, tokens, { attention: "heads", cutsTokensOverTensor }).graph.nodes.flatMap(
+      ({ op, outputs }) => (op.startsWith("rms_norm") ? [maximumElements(outputs[0]!.shape)] : []),
+    );
+  const norms = 2 * (2 * layers + 1);
+  expect(elementsOfNorms(true)).toEqual(new Array(norms).fill((tokens * size) / ranks));
+  expect(elementsOfNorms(false)).toEqual(new Array(norms).fill(tokens * size));
+});
 
 test.each([2, 4, 8])(
   "Megatron's two sums a block half with sequence-sharded norms over %i ranks",

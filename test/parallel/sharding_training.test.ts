@@ -58,6 +58,11 @@ test.each([0, 1, 2, 3] as const)("ZeRO stage %i over data and sequence, beside t
   expectSame(outcome, alone);
 });
 
+test.each([{ tensor: 2 }, { sequence: 2, tensor: 2 }])("%o without sequence-sharded norms", async (mesh) => {
+  const alone = await train({ data: 1 });
+  expectSame(await train(mesh, { wholeNorms: true }), alone);
+});
+
 test("with recomputation", async () => {
   const alone = await train({ data: 1 });
   expectSame(await train({ sequence: 2, tensor: 2 }, { recompute: { mode: "every_k", every: 1 } }), alone);

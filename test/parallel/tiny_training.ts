@@ -39,6 +39,8 @@ export interface TinyTraining {
   readonly steps?: number;
   /** How attention meets the tokens of other ranks of the sequence axis. */
   readonly context?: ContextPlan;
+  /** Every rank of a tensor axis computes norms of all tokens. */
+  readonly wholeNorms?: boolean;
   readonly offload?: OffloadSettings;
   readonly interleave?: InterleaveSetting;
   readonly learningRate?: number;
@@ -115,6 +117,8 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
   // Ranks that differ in other axes share their rows.
   const { data } = rank.mesh.place;
   const rows = rowsOfStep / (rank.mesh.sizes.data * accumulation);
+  const table = language.sharding ?? [];
+  const sharding = createSharding(space.table, table, rank.mesh, context, options.wholeNorms !== true);
   const engine = new TrainingEngine({
     backend,
     language,
@@ -130,9 +134,7 @@ async function trainOne({ rank: member, backend }: TrainingRank, options: TinyTr
     recompute: options.recompute ?? { mode: "none" },
     ...(options.lossScale === undefined ? {} : { lossScale: options.lossScale }),
     rank,
-    ...(context === undefined
-      ? {}
-      : { sharding: createSharding(space.table, language.sharding ?? [], rank.mesh, context)! }),
+    ...(sharding === undefined ? {} : { sharding }),
     ...(options.offload === undefined ? {} : { offload: options.offload }),
     ...(options.interleave === undefined ? {} : { interleave: options.interleave }),
     zero,

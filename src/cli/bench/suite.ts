@@ -35,6 +35,10 @@ export const benchSuites = [
     name: "serve",
     summary: "serving a 246M-parameter Llama against llama.cpp and node-llama-cpp; loads of any server",
   },
+  {
+    name: "parallel",
+    summary: "ranks: collectives, ZeRO, links, states on disk, pipelines, attention over ranks, checkpoints",
+  },
 ] as const satisfies readonly BenchSuite[];
 
 /** The names that `slipstream bench` takes. */

@@ -23,6 +23,7 @@ test("defaults and every option", async () => {
     tokenizer: false,
     force: true,
   });
+  expect(await parse("a b --model c")).toMatchObject({ source: "a", target: "b", model: "c" });
   expect(await parse("a b --quant int4 --group 128")).toMatchObject({ quant: "int4", group: "128" });
 });
 

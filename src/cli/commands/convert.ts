@@ -12,6 +12,8 @@ export interface ConvertCommandOptions {
   readonly type?: (typeof convertTypes)[number];
   readonly quant?: "int8" | "int4";
   readonly group?: "32" | "128";
+  /** The folder of config.json and tokenizer, for a source that has none. */
+  readonly model?: string;
   readonly tokenizer: boolean;
   readonly force?: boolean;
 }
@@ -21,9 +23,11 @@ export function defineConvert(run: (options: ConvertCommandOptions) => Promise<v
   return new Command("convert")
     .description(
       "Write a model in another form: a Hugging Face folder as a GGUF file, a GGUF file as a folder, or a " +
-        "folder with quantized weights (compressed-tensors). The tokenizer and the chat template come along.",
+        "folder with quantized weights (compressed-tensors). The tokenizer and the chat template come along. " +
+        "A universal checkpoint of DeepSpeed, made of safetensors, becomes a folder with the optimizer's states in " +
+        "checkpoint/, which `checkpoint.load_universal` of a training config continues from.",
     )
-    .argument("<SOURCE>", modelArgument)
+    .argument("<SOURCE>", `${modelArgument}, or a universal checkpoint (global_step10_universal)`)
     .argument("<TARGET>", "what to write: a file whose name ends with .gguf, or else a folder")
     .addOption(
       new Option(
@@ -40,6 +44,10 @@ export function defineConvert(run: (options: ConvertCommandOptions) => Promise<v
     .addOption(
       new Option("--group <N>", "inputs that share a scale with --quant int4").choices(["32", "128"]),
     )
+    .option(
+      "--model <FOLDER>",
+      "config.json and tokenizer of a universal checkpoint; default: those in SOURCE",
+    )
     .option("--no-tokenizer", "write a GGUF file although the source has no tokenizer")
     .option("--force", "replace TARGET where it exists")
     .addHelpText(
@@ -52,6 +60,10 @@ export function defineConvert(run: (options: ConvertCommandOptions) => Promise<v
           ],
           ["slipstream convert model.gguf model", "a Hugging Face folder, in floats"],
           ["slipstream convert model model-int4 --quant int4", "a quantized folder that vLLM reads too"],
+          [
+            "slipstream convert global_step10_universal continued --model base",
+            "what DeepSpeed trained from the folder base",
+          ],
         ],
         next: "`slipstream eval --help` measures what a conversion cost",
       }),

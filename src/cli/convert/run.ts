@@ -9,10 +9,10 @@ import {
   writeFileAtomically,
   writeFolderAtomically,
 } from "../../checkpoint/index.ts";
+import { findUniversal } from "../../checkpoint/universal/index.ts";
 import { saveTokenizer, type Tokenizer } from "../../data/index.ts";
 import {
   isGgufPath,
-  loadModelTokenizer,
   type ModelSource,
   openModelSource,
   readGenerationConfig,
@@ -22,6 +22,8 @@ import {
   writeCompressed,
 } from "../../models/index.ts";
 import type { ConvertCommandOptions } from "../commands/convert.ts";
+import { openTokenizer } from "./tokenizer.ts";
+import { convertUniversal } from "./universal.ts";
 
 const floatTypes = ["f32", "bf16", "f16"] as const;
 type FloatType = (typeof floatTypes)[number];
@@ -83,16 +85,6 @@ async function refuseExisting({ target, force }: ConvertCommandOptions): Promise
   });
 }
 
-/** The tokenizer of the source; undefined where it has none. */
-async function openTokenizer(path: string): Promise<Tokenizer | undefined> {
-  try {
-    return await loadModelTokenizer(path);
-  } catch (error) {
-    if (error instanceof FileFormatError && error.code === "missing_tokenizer") return undefined;
-    throw error;
-  }
-}
-
 function jsonOf(tokenizer: Tokenizer, name: string): JsonObject {
   const value: unknown = JSON.parse(tokenizer.files[name] ?? "{}");
   return isJsonObject(value) ? value : {};
@@ -152,6 +144,18 @@ async function writeFolder(
 export async function runConvert(options: ConvertCommandOptions): Promise<void> {
   checkOptions(options);
   await refuseExisting(options);
+  const universal = await findUniversal(options.source);
+  if (universal !== undefined) {
+    await convertUniversal(options, universal);
+    return;
+  }
+  if (options.model !== undefined) {
+    throw new ConfigError("bad_option", "--model goes with a universal checkpoint of DeepSpeed alone", {
+      expected: "a SOURCE with a folder zero/ in it",
+      received: options.source,
+      hint: "leave out --model: other sources have their own config",
+    });
+  }
   await using source = await openModelSource(options.source);
   const tokenizer = await openTokenizer(options.source);
   if (isGgufPath(options.target)) {

@@ -75,7 +75,8 @@ export function planProgram(recorded: Graph, tiers?: TierOptions): Program {
   const finish = (draft: Draft, position?: number): Step => finishStep(draft, finishing, position);
   let arenaBytes: number;
   let finished: Step[];
-  if (tiers === undefined || (moved.count === 0 && tiers.limit === undefined)) {
+  const mayMove = moved.count > 0 || tiers?.spill?.always === true;
+  if (tiers === undefined || (!mayMove && tiers.limit === undefined)) {
     arenaBytes = placeBlocks(blocks, storages);
     finished = steps.map((draft) => finish(draft));
   } else {

@@ -18,15 +18,26 @@ export interface StoredLeaf {
 export interface TierOptions {
   /** Leaves by name; places may be shared by leaves that stand for the same bytes. */
   readonly leaves: ReadonlyMap<string, StoredLeaf>;
-  /** Bytes under way at most, for reads and for writes each; 64 MiB by default. */
+  /** Bytes that are read ahead of their use at most; 64 MiB by default. */
   readonly window?: number;
+  /** Bytes that wait to be written at most; as many as `window` by default. */
+  readonly writeWindow?: number;
   /**
    * Most bytes of the arena. What is needed again soonest then stays in it as long as there is room, and
    * activations go to `spill` where there is not.
    */
   readonly limit?: number;
   /** A stretch of a store for activations between their uses. */
-  readonly spill?: { readonly store: string; readonly offset: number; readonly bytes: number };
+  readonly spill?: SpillRegion;
+}
+
+/** Where activations go that are not kept in memory. */
+export interface SpillRegion {
+  readonly store: string;
+  readonly offset: number;
+  readonly bytes: number;
+  /** Sends all there that wait long enough for their next use, whether a limit asks for it or not. */
+  readonly always?: boolean;
 }
 
 /** Disks move whole blocks; memory that is aligned to them too is not copied. */
@@ -75,11 +86,19 @@ export function layOutTiers(
   steps: number,
   options: TierOptions,
 ): TieredLayout {
-  const { limit, window = defaultWindow } = options;
-  const attempt = (bytes: number, gap: number, spills: readonly number[] = []): TieredLayout =>
-    layOut(leaves, blocks, steps, options, { window: bytes, gap, spills });
-  if (limit === undefined) return attempt(window, defaultGap);
-  for (const size of windows.filter((candidate) => candidate <= window)) {
+  const { limit, window = defaultWindow, writeWindow = window } = options;
+  const candidates = spillCandidates(blocks, options);
+  const always = options.spill?.always === true ? candidates : [];
+  const attempt = (bytes: number, gap: number, spills = always): TieredLayout =>
+    layOut(leaves, blocks, steps, options, {
+      window: Math.min(bytes, window),
+      writeWindow: Math.min(bytes, writeWindow),
+      gap,
+      spills,
+    });
+  const widest = Math.max(window, writeWindow);
+  if (limit === undefined) return attempt(widest, defaultGap);
+  for (const size of [widest, ...windows.filter((candidate) => candidate < widest)]) {
     let best = attempt(size, defaultGap);
     if (best.bytes > limit) continue;
     for (let gap = 2 * defaultGap; gap < 2 * steps; gap *= 2) {
@@ -89,7 +108,6 @@ export function layOutTiers(
     }
     return best;
   }
-  const candidates = spillCandidates(blocks, options);
   let least = attempt(0, 1);
   if (least.bytes <= limit) return least;
   for (let low = 0, high = candidates.length, found: TieredLayout | undefined; ; ) {
@@ -98,7 +116,7 @@ export function layOutTiers(
       break;
     }
     const count = Math.floor((low + high) / 2) + 1;
-    const next = attempt(Math.min(window, limit / 16), 1, candidates.slice(0, count));
+    const next = attempt(limit / 16, 1, candidates.slice(0, count));
     if (next.bytes < least.bytes) least = next;
     if (next.bytes <= limit) [found, high] = [next, count - 1];
     else low = count;
@@ -142,6 +160,7 @@ function spillCandidates(blocks: readonly TouchedBlock[], { spill }: TierOptions
 
 interface Choice {
   readonly window: number;
+  readonly writeWindow: number;
   readonly gap: number;
   readonly spills: readonly number[];
 }
@@ -151,7 +170,7 @@ function layOut(
   blocks: readonly TouchedBlock[],
   steps: number,
   { spill }: TierOptions,
-  { window, gap, spills }: Choice,
+  { spills, ...transfers }: Choice,
 ): TieredLayout {
   const objects = [...leaves];
   const spilled = new Map<number, number>();
@@ -162,7 +181,7 @@ function layOut(
     objects.push({ bytes, touches, persists: false, store: spill!.store, offset });
     offset += alignTransfer(bytes);
   }
-  const plan = planTransfers(objects, steps, { window, gap });
+  const plan = planTransfers(objects, steps, transfers);
   const place = new Map<number, number>();
   plan.sequence.forEach((entry, index) => {
     if (typeof entry === "number") place.set(entry, index);

@@ -34,6 +34,16 @@ test("what was written is saved after its last touch and awaited when the window
   );
 });
 
+test("without a window for writes everything is on disk before the next step, while reads go ahead", () => {
+  const objects = [0, 1, 2].map((step) => object(10, [[step, "rw"]]));
+  expect(text(planTransfers(objects, 3, { window: 20, writeWindow: 0, gap: 1 }))).toBe(
+    "load:0 load:1 load_wait:0 0 save:0 save_wait:0 load:2 load_wait:1 1 save:1 save_wait:1 load_wait:2 2 save:2 save_wait:2",
+  );
+  expect(text(planTransfers(objects, 3, { window: 0, writeWindow: 20, gap: 1 }))).toBe(
+    "load:0 load_wait:0 0 save:0 load:1 load_wait:1 1 save:1 load:2 load_wait:2 2 save_wait:0 save:2 save_wait:1 save_wait:2",
+  );
+});
+
 test("an object leaves between distant touches, and is read again only when it is written", () => {
   const objects = [
     object(10, [

@@ -43,8 +43,10 @@ export interface TransferPlan {
 
 /** How much memory a plan of transfers may take for its own sake. */
 export interface TransferSettings {
-  /** Bytes that may be under way: read ahead of their use, and as many again not yet written. */
+  /** Bytes that may be read ahead of their use. */
   readonly window: number;
+  /** Bytes that may be not yet written; as many by default. */
+  readonly writeWindow?: number;
   /** An object stays in memory between two touches this many steps apart or fewer. */
   readonly gap: number;
 }
@@ -58,7 +60,7 @@ export interface TransferSettings {
 export function planTransfers(
   objects: readonly MovedObject[],
   steps: number,
-  { window, gap }: TransferSettings,
+  { window, writeWindow = window, gap }: TransferSettings,
 ): TransferPlan {
   const stays = objects.flatMap((object, index) => staysOf(object, index, gap));
   stays.sort((a, b) => a.from - b.from || a.object - b.object);
@@ -108,10 +110,11 @@ export function planTransfers(
         stay.last = sequence.length - 1;
         continue;
       }
-      while (unwritten.length > 0 && unwrittenBytes + bytesOf(stay) > window) awaitWrite(0);
+      while (unwritten.length > 0 && unwrittenBytes + bytesOf(stay) > writeWindow) awaitWrite(0);
       act("save", number);
       unwritten.push(number);
       unwrittenBytes += bytesOf(stay);
+      if (writeWindow === 0) awaitWrite(0);
     }
   }
   while (unwritten.length > 0) awaitWrite(0);

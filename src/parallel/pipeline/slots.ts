@@ -46,9 +46,21 @@ export function assignSlots(
   const slots = new Map<Node, number>();
   for (const node of anchored) {
     const inputs = node.inputs.map((input) => slots.get(input.node) ?? 0);
+    const [common] = inputs;
+    // Terms of one gradient are added up before they are sent to the stage that wants their sum.
+    if (addsGradients(node) && inputs.every((slot) => slot === common && slot >= stages)) {
+      slots.set(node, common!);
+      continue;
+    }
     slots.set(node, Math.max(preferred(node), ...inputs));
   }
   return { stages, slots };
+}
+
+function addsGradients(node: AnyNode): boolean {
+  const { op, scope, recomputed, attributes } = node;
+  if (op !== "elementwise" || scope.phase !== "backward" || recomputed !== undefined) return false;
+  return attributes.operation === "add";
 }
 
 /** Nodes that depend on inputs alone, on parameters alone or on nothing. */

@@ -35,6 +35,8 @@ export interface Given {
   readonly annotated: (node: AnyNode) => Layout | undefined;
   /** Whether attention stays cut by the tokens of the sequence axis. */
   readonly cutsAttentionTokens?: boolean;
+  /** Whether what lies between the matrices may be cut by tokens over `tensor`: true by default. */
+  readonly cutsTokensOverTensor?: boolean;
 }
 
 /** How every node is computed: with the least communication and repeated work that was found. */
@@ -114,7 +116,8 @@ class AxisProblem {
       const base = plans.get(node);
       if (base === undefined) continue;
       const byTokens = given.cutsAttentionTokens === true && axis === "sequence";
-      const candidates = this.#obeying(node, strategiesOf(node, base, axis, sizes, byTokens));
+      const possible = this.#withoutTokens(node, strategiesOf(node, base, axis, sizes, byTokens));
+      const candidates = this.#obeying(node, possible);
       this.#candidates.set(node, candidates);
       this.#variables.set(node, this.#variable(candidates.length));
     }
@@ -139,6 +142,17 @@ class AxisProblem {
   #variable(domain: number): number {
     this.#domains.push(domain);
     return this.#domains.length - 1;
+  }
+
+  /** The plans that do not cut tokens, whose number is a symbol, over this axis where it is not to. */
+  #withoutTokens(node: Node, plans: readonly NodePlan[]): readonly NodePlan[] {
+    if (this.#axis !== "tensor" || this.#given.cutsTokensOverTensor !== false) return plans;
+    const cutsTokens = ({ outputs }: NodePlan): boolean =>
+      outputs.some((layout, index) => {
+        const place = placeOf(layout, this.#axis);
+        return typeof place === "number" && typeof node.outputs[index]!.shape[place] !== "number";
+      });
+    return plans.filter((plan) => !cutsTokens(plan));
   }
 
   /** The plans whose result lies on this axis as the node's author asked. */

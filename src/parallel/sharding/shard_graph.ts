@@ -37,6 +37,8 @@ export interface ShardOptions {
   readonly weights?: CostWeights;
   /** Leaves attention to the tokens of each rank of the sequence axis: a later pass gets it the others. */
   readonly cutsAttentionTokens?: boolean;
+  /** Whether what lies between the matrices may be cut by tokens over `tensor`: true by default. */
+  readonly cutsTokensOverTensor?: boolean;
 }
 
 /**
@@ -47,8 +49,9 @@ export interface ShardOptions {
 export function shardGraph(graph: Graph, mesh: Mesh, given: Given, options: ShardOptions = {}): ShardedGraph {
   const axes = solvingOrder(mesh.sizes, options.axes ?? (["sequence", "tensor"] as const));
   const weights = options.weights ?? defaultWeights;
-  const { cutsAttentionTokens = false } = options;
-  const assignment = assignLayouts(graph, axes, mesh.sizes, { ...given, cutsAttentionTokens }, weights);
+  const { cutsAttentionTokens = false, cutsTokensOverTensor = true } = options;
+  const all = { ...given, cutsAttentionTokens, cutsTokensOverTensor };
+  const assignment = assignLayouts(graph, axes, mesh.sizes, all, weights);
   const emitter = new Emitter(graph, mesh, given, assignment);
   return { ...emitter.emit(), assignment };
 }

@@ -26,6 +26,11 @@ export interface ShardingMode {
    * stays cut by tokens, and what runs afterwards makes a ring of it.
    */
   readonly attention: "heads" | "tokens";
+  /**
+   * Whether norms and what else lies between the matrices may be cut by tokens over `tensor` (Korthikanti et al.,
+   * arXiv 2205.05198): true by default.
+   */
+  readonly cutsTokensOverTensor?: boolean;
 }
 
 /** Parameters of a model by name: what sharding needs of them. */
@@ -74,7 +79,11 @@ export function shardTraining(
         return layoutOf(specification, node.outputs[0]!.shape.length, sizes, where);
       },
     },
-    { axes: cuttingAxes, cutsAttentionTokens: cutsTokens },
+    {
+      axes: cuttingAxes,
+      cutsAttentionTokens: cutsTokens,
+      cutsTokensOverTensor: mode.cutsTokensOverTensor ?? true,
+    },
   );
   return { ...sharded, tokenMultiple };
 }

@@ -109,7 +109,14 @@ export interface Addon {
   /** Puts memory behind every page of a view, on a thread of its own; contents stay as they are. */
   populate(view: ArrayBufferView): Promise<void>;
   /** Creates a file without a name in a folder and gives the number of its store. */
-  openStore(folder: string, bytes: number, direct: boolean): number;
+  openStore(
+    folder: string,
+    bytes: number,
+    direct: boolean,
+    requestBytes: number,
+    queueDepth: number,
+    threads: number,
+  ): number;
   /** Direction 0 reads into the view, 1 writes from it; offset in bytes. */
   moveStore(store: number, direction: 0 | 1, offset: number, view: ArrayBufferView): Promise<void>;
   storeTraffic(store: number): NativeTraffic;

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import type { TensorData } from "../../base/dtype.ts";
 import { PhiloxStream } from "../../base/random.ts";
+import type { StoreOptions } from "../store.ts";
 import { createNativeBackend } from "./backend.ts";
 
 const backend = createNativeBackend({ threads: 1 });
@@ -64,6 +65,26 @@ for (const direct of [true, false]) {
     store.close();
   });
 }
+
+const ways: readonly StoreOptions[] = [
+  { requestBytes: 4096, queueDepth: 3 },
+  { requestBytes: 5000, queueDepth: 64, threads: 3 },
+  { requestBytes: 2 ** 16, queueDepth: 1, threads: 2 },
+  { requestBytes: 2 ** 12, threads: 2, direct: false },
+];
+
+test.each(ways)("requests of any size, number and threads move the same bytes: %j", async (options) => {
+  const length = 2 ** 20 + 4096 + 36;
+  const store = backend.openStore!(folder, 2 * length, options);
+  const values = backend.allocate("i32", length / 4) as Int32Array;
+  for (let index = 0; index < values.length; index++) values[index] = Math.imul(index, 0x9e3779b1);
+  await Promise.all([store.write(0, values), store.write(length, values)]);
+  const [first, second] = [backend.allocate("i32", length / 4), new Int32Array(length / 4)];
+  await Promise.all([store.read(0, first), store.read(length, second)]);
+  for (const back of [first, second]) expect(Buffer.compare(bytesOf(back), bytesOf(values))).toBe(0);
+  expect(store.traffic()).toMatchObject({ readBytes: 2 * length, writtenBytes: 2 * length });
+  store.close();
+});
 
 test("nothing is left behind, not even while it is open", () => {
   const store = backend.openStore!(folder, 10_000);

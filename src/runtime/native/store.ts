@@ -13,11 +13,11 @@ export function openNativeStore(
   addon: Addon,
   folder: string,
   bytes: number,
-  { direct = true }: StoreOptions = {},
+  { direct = true, requestBytes = 2 ** 20, queueDepth = 8, threads = 1 }: StoreOptions = {},
 ): Store {
   let id: number;
   try {
-    id = addon.openStore(folder, bytes, direct);
+    id = addon.openStore(folder, bytes, direct, requestBytes, queueDepth, threads);
   } catch (error) {
     throw asStoreError(error, folder, bytes);
   }

@@ -135,6 +135,28 @@ describe("sections about ranks that contradict each other", () => {
       "loss scaling looks for overflows in the whole gradient",
     ],
     [
+      [
+        "zero_optimization={stage: 3, offload_optimizer: {device: nvme, nvme_path: /a}, offload_param: {device: nvme}}",
+        "memory.nvme_path=/b",
+      ],
+      "a rank keeps all of its states on disk in one file",
+      "received: /a and /b",
+    ],
+    [
+      ["activation_checkpointing.cpu_checkpointing=true"],
+      "there is no folder for activations on disk",
+      "host memory is what activations are in already",
+    ],
+    [
+      ["activation_checkpointing.cpu_checkpointing=true", "memory.nvme_path=/b", "parallel.pipeline=2"],
+      "activations of a pipeline stay in memory",
+    ],
+    [
+      ["activation_checkpointing.partition_activations=true", "tensor_parallel.sequence_sharded_norms=false"],
+      "only where it is computed so",
+      "expected: tensor_parallel.sequence_sharded_norms: true",
+    ],
+    [
       ["zero_optimization={stage: 2, offload_param: {device: cpu}}"],
       "only partitioned parameters can be offloaded",
       "received: stage 2",
@@ -156,6 +178,17 @@ describe("sections about ranks that contradict each other", () => {
       ["zero_optimization={stage: 3, mics_hierarchical_params_gather: true}"],
       "is not available in this version",
     ],
+    [
+      ["zero_optimization={stage: 3, chunk_manager: true}"],
+      "zero_optimization.chunk_manager is not available in this version",
+    ],
+    [
+      ["zero_optimization={stage: 3, offload_param: {device: cpu, max_in_cpu: 1000}}"],
+      "zero_optimization.offload_param.max_in_cpu is not available in this version",
+    ],
+    [["zero_optimization.offload_optimizer.ratio=0.5"], "zero_optimization.offload_optimizer.ratio", "1"],
+    [["aio.block_size=5000"], "in whole blocks", "a multiple of 4096 bytes", "such as 8192"],
+    [["aio.thread_count=1000"], "aio.thread_count is more than a disk can use", "at most 64"],
     [["parallel.tensor=2", "tensor_parallel.autotp_size=4"], "two names of one number", "received: 4 and 2"],
     [["parallel.expert=2"], "the model has no experts to split"],
     [["pipeline.schedule=gpipe"], "a schedule without stages does nothing", "set parallel.pipeline"],
@@ -194,7 +227,7 @@ describe("sections about ranks that contradict each other", () => {
 
   it("are not seen where there are none", () => {
     const parsed = config(
-      "zero_optimization={stage: 3, offload_param: {device: nvme}, offload_optimizer: {device: nvme, nvme_path: /fast}}",
+      "zero_optimization={stage: 3, offload_param: {device: nvme}, offload_optimizer: {device: nvme, nvme_path: /mnt}}",
       "memory={limit: 4GiB, nvme_path: /mnt}",
       "comm={timeout_seconds: 5, links: {data: {bandwidth: 1GB, latency: 1e-5}}}",
       "parallel={sequence: 4}",

@@ -4,6 +4,8 @@ import type { Report } from "./semantics.ts";
 /** What contradicts itself in how ranks share the work and memory, whatever their number. */
 export function checkRanks(config: TrainConfig, given: (path: string) => boolean, report: Report): void {
   checkOffload(config, report);
+  checkInterleaving(config, report);
+  checkActivations(config, report);
   checkPartitioning(config, report);
   checkAxes(config, report);
   checkPipeline(config, given, report);
@@ -16,9 +18,25 @@ export function checkRanks(config: TrainConfig, given: (path: string) => boolean
   }
 }
 
-function checkOffload(config: TrainConfig, report: Report): void {
-  const { zero_optimization: zero, memory } = config;
-  checkInterleaving(config, report);
+function checkOffload({ zero_optimization: zero, memory, aio }: TrainConfig, report: Report): void {
+  if (aio.block_size % 4096 !== 0) {
+    report(["aio.block_size"], "disks are read and written in whole blocks", {
+      expected: "a multiple of 4096 bytes",
+      received: String(aio.block_size),
+      hint: `such as ${Math.ceil(aio.block_size / 4096) * 4096}`,
+    });
+  }
+  for (const [key, most] of [
+    ["queue_depth", 1024],
+    ["thread_count", 64],
+  ] as const) {
+    if (aio[key] > most) {
+      report([`aio.${key}`], `aio.${key} is more than a disk can use`, {
+        expected: `at most ${most}`,
+        received: String(aio[key]),
+      });
+    }
+  }
   for (const [name, what] of [
     ["offload_optimizer", "optimizer states"],
     ["offload_param", "parameters"],
@@ -32,6 +50,20 @@ function checkOffload(config: TrainConfig, report: Report): void {
         hint: `set ${key}, such as /mnt/nvme/slipstream`,
       });
     }
+  }
+  const { offload_optimizer: optimizer, offload_param: parameter } = zero;
+  const bothOnDisk = optimizer.device === "nvme" && parameter.device === "nvme";
+  const paths = [optimizer, parameter].map(({ nvme_path: path }) => path ?? memory.nvme_path);
+  if (bothOnDisk && paths[0] !== paths[1] && !paths.includes(undefined)) {
+    report(
+      ["zero_optimization.offload_optimizer.nvme_path", "zero_optimization.offload_param.nvme_path"],
+      "a rank keeps all of its states on disk in one file",
+      {
+        expected: "one folder for optimizer states and parameters",
+        received: paths.join(" and "),
+        hint: "set memory.nvme_path, and leave both out",
+      },
+    );
   }
   if (zero.offload_param.device !== "none" && zero.stage !== 3) {
     report(
@@ -66,6 +98,45 @@ function checkInterleaving(config: TrainConfig, report: Report): void {
       received: "always",
       hint: `set ${interleave} to auto, or turn ${key} off`,
     });
+  }
+}
+
+function checkActivations(
+  { activation_checkpointing: section, tensor_parallel: tensor, memory, parallel }: TrainConfig,
+  report: Report,
+): void {
+  if (section.cpu_checkpointing && memory.nvme_path === undefined) {
+    report(
+      ["activation_checkpointing.cpu_checkpointing", "memory.nvme_path"],
+      "there is no folder for activations on disk",
+      {
+        expected: "memory.nvme_path: a folder on the disk",
+        received: "cpu_checkpointing: true, where host memory is what activations are in already",
+        hint: "set memory.nvme_path, such as /mnt/nvme/slipstream, or cpu_checkpointing to false",
+      },
+    );
+  }
+  if (section.cpu_checkpointing && (parallel.pipeline ?? 1) > 1) {
+    report(
+      ["activation_checkpointing.cpu_checkpointing", "parallel.pipeline"],
+      "activations of a pipeline stay in memory",
+      {
+        expected: "cpu_checkpointing: false with a pipeline",
+        received: `${parallel.pipeline} stages`,
+        hint: "what a stage keeps for each micro-batch is handed from program to program; set activation_checkpointing.mode to keep less, or remove parallel.pipeline",
+      },
+    );
+  }
+  if (section.partition_activations && !tensor.sequence_sharded_norms) {
+    report(
+      ["activation_checkpointing.partition_activations", "tensor_parallel.sequence_sharded_norms"],
+      "what is kept for backward is split over tensor ranks only where it is computed so",
+      {
+        expected: "tensor_parallel.sequence_sharded_norms: true",
+        received: "false",
+        hint: "remove one of the two",
+      },
+    );
   }
 }
 

@@ -56,6 +56,9 @@ export const unavailableKeys: ReadonlySet<string> = new Set([
   "weight_quantization",
   "zero_allow_untested_optimizer",
   "zero_force_ds_cpu_optimizer",
+  "zero_optimization.chunk_manager",
+  "zero_optimization.chunk_size",
+  "zero_optimization.offload_param.max_in_cpu",
   "zero_optimization.round_robin_gradients",
   "activation_checkpointing.number_checkpoints",
 ]);

@@ -16,7 +16,8 @@ export interface PlacementFacts {
 
 /** Elements of a sub-group at most: its states, those read ahead and those not yet written take some 60 MiB. */
 const largestSubGroup = 2 ** 20;
-const window = 2 ** 25;
+/** Bytes of parameters and gradients under way, where the config does not say. */
+const largestWindow = 2 ** 25;
 /** What a process takes beside what is planned: JavaScript's heap, work space of kernels, batches. */
 const unplannedBytes = 160 * 2 ** 20;
 
@@ -32,9 +33,16 @@ export function placementsOf(
   facts: PlacementFacts,
 ): readonly (OffloadSettings | undefined)[] {
   const { offload_optimizer: optimizer, offload_param: parameter, sub_group_size } = config.zero_optimization;
+  const { aio } = config;
   const { limit, nvme_path } = config.memory;
   const wanted = { optimizer: optimizer.device === "nvme", parameters: parameter.device === "nvme" };
-  const path = parameter.nvme_path ?? optimizer.nvme_path ?? nvme_path;
+  const path =
+    (wanted.parameters ? parameter.nvme_path : undefined) ??
+    (wanted.optimizer ? optimizer.nvme_path : undefined) ??
+    nvme_path;
+  const spillsAlways = config.activation_checkpointing.cpu_checkpointing;
+  const subGroup = Math.min(sub_group_size, largestSubGroup);
+  const underWay = optimizer.buffer_count * subGroup * 4;
   const arena = limit === undefined ? undefined : arenaLimit(limit, facts);
   if (path === undefined) {
     if (limit === undefined) return [undefined];
@@ -46,16 +54,24 @@ export function placementsOf(
   }
   const settings = (optimizerOnDisk: boolean, gradients: boolean, parameters: boolean): OffloadSettings => ({
     path,
+    io: { requestBytes: aio.block_size, queueDepth: aio.queue_depth, threads: aio.thread_count },
     parameters,
     gradients,
     optimizer: optimizerOnDisk,
-    subGroup: Math.min(sub_group_size, largestSubGroup),
-    window: optimizer.pipeline_read || optimizer.pipeline_write ? window : 0,
+    subGroup,
+    window:
+      parameter.buffer_size === "auto" ? largestWindow : parameter.buffer_count * parameter.buffer_size * 4,
+    updateWindow: {
+      read: optimizer.pipeline_read ? underWay : 0,
+      write: optimizer.pipeline_write ? underWay : 0,
+    },
+    spillsAlways,
     halfParameters: parameters && facts.computesInHalf,
     ...(arena === undefined ? {} : { arenaLimit: arena, spillBytes: arena }),
   });
   const asked = settings(wanted.optimizer, wanted.parameters, wanted.parameters);
-  if (limit === undefined) return wanted.optimizer || wanted.parameters ? [asked] : [undefined];
+  if (limit === undefined)
+    return wanted.optimizer || wanted.parameters || spillsAlways ? [asked] : [undefined];
   const ladder = [
     asked,
     settings(true, wanted.parameters, wanted.parameters),
@@ -92,7 +108,12 @@ export function buildPlaced<Built extends { dispose(): void }>(
 ): Built {
   const { limit } = config.memory;
   const placements = placementsOf(config, facts);
-  if (limit === undefined) return build(placements[0]);
+  if (limit === undefined) {
+    const [asked] = placements;
+    if (asked?.spillsAlways !== true) return build(asked);
+    const { arena } = measure(() => build(asked), bytesOf);
+    return build({ ...asked, spillBytes: arena * 2 });
+  }
   let least = Number.POSITIVE_INFINITY;
   for (const placement of placements) {
     const room = placement!.arenaLimit!;
@@ -105,7 +126,8 @@ export function buildPlaced<Built extends { dispose(): void }>(
       continue;
     }
     try {
-      return build({ ...placement!, arenaLimit: left, spillBytes: Math.min(left, measured.arena * 2) });
+      const spillBytes = placement!.spillsAlways ? measured.arena * 2 : Math.min(left, measured.arena * 2);
+      return build({ ...placement!, arenaLimit: left, spillBytes });
     } catch (error) {
       if (!(error instanceof MemoryLimitError)) throw error;
       least = Math.min(least, measured.states + measured.prepared + error.leastBytes);

@@ -1,6 +1,6 @@
 import { bytesPerElement, type DType, type TensorData } from "../../base/dtype.ts";
 import { ConfigError, InternalError } from "../../base/errors.ts";
-import type { StoredLeaf } from "../../compiler/plan/tiers.ts";
+import type { StoredLeaf, TierOptions } from "../../compiler/plan/tiers.ts";
 import type { Backend, CompileOptions } from "../../runtime/backend.ts";
 import { alignRegion, type Store } from "../../runtime/store.ts";
 import type { Sweep } from "../layout.ts";
@@ -74,12 +74,17 @@ export class States {
         hint: "train with the native backend, or without offload to nvme",
       });
     }
-    this.#store = backend.openStore(settings.path, bytes);
+    this.#store = backend.openStore(settings.path, bytes, settings.io);
   }
 
   /** Whether forward and backward read a copy of the parameters in bf16. */
   get keepsHalves(): boolean {
     return this.#settings?.parameters === true && this.#settings.halfParameters === true;
+  }
+
+  /** Whether parameters, gradients or optimizer states are on disk; activations alone do not count. */
+  get hasBuffersOnDisk(): boolean {
+    return this.#offsets.size > 0;
   }
 
   /** The store, where something is on disk. */
@@ -129,12 +134,14 @@ export class States {
 
   /** What programs that work on states are compiled with. */
   get offload(): Offload {
-    return this.#offload(this.#leaves);
+    const { window = 0, updateWindow = { read: window, write: window } } = this.#settings ?? {};
+    return this.#offload(this.#leaves, { window: updateWindow.read, writeWindow: updateWindow.write });
   }
 
   /** What programs that compute with parameters are compiled with: they may read them in bf16. */
   get computeOffload(): Offload {
-    return this.#offload(new Map([...this.#leaves, ...this.#halves]));
+    const { window = 0, spillsAlways = false } = this.#settings ?? {};
+    return this.#offload(new Map([...this.#leaves, ...this.#halves]), { window }, spillsAlways);
   }
 
   /**
@@ -177,19 +184,23 @@ export class States {
     return dtype === "f32" ? { store: storeName, offset } : { store: storeName, offset, dtype };
   }
 
-  #offload(leaves: ReadonlyMap<string, StoredLeaf>): Offload {
+  #offload(
+    leaves: ReadonlyMap<string, StoredLeaf>,
+    windows: Pick<TierOptions, "window" | "writeWindow">,
+    always = false,
+  ): Offload {
     const store = this.#store;
     const settings = this.#settings;
     if (store === undefined || settings === undefined) return {};
-    const { window, arenaLimit, spillBytes } = settings;
+    const { arenaLimit, spillBytes } = settings;
     return {
       tiers: {
         leaves,
-        window,
+        ...windows,
         ...(arenaLimit === undefined ? {} : { limit: arenaLimit }),
         ...(spillBytes === undefined
           ? {}
-          : { spill: { store: storeName, offset: this.#spillOffset, bytes: spillBytes } }),
+          : { spill: { store: storeName, offset: this.#spillOffset, bytes: spillBytes, always } }),
       },
       stores: new Map([[storeName, store]]),
     };

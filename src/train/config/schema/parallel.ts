@@ -123,9 +123,11 @@ export const memorySchema = z
 /** `aio`: how files of offloaded states are read and written. */
 export const aioSchema = z
   .strictObject({
-    block_size: byteSize().default(1_048_576).describe("Bytes of one read or write."),
-    queue_depth: count().default(8).describe("Reads and writes under way at a time."),
-    thread_count: count().default(1).describe("Threads that read and write."),
+    block_size: byteSize()
+      .default(1_048_576)
+      .describe("Bytes of one read or write: a multiple of 4096, which is what disks move."),
+    queue_depth: count().default(8).describe("Reads of each thread under way at a time, and as many writes."),
+    thread_count: count().default(1).describe("Threads that share each read, and as many for writes."),
   })
   .prefault({})
   .describe("Reading and writing offloaded states.");

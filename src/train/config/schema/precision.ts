@@ -53,12 +53,14 @@ export const activationCheckpointingSchema = z
     partition_activations: z
       .boolean()
       .default(false)
-      .describe("Split what is kept over the tensor ranks, and gather it again for backward."),
+      .describe(
+        "DeepSpeed's switch to split what is kept over the tensor ranks. `tensor_parallel.sequence_sharded_norms` does so, and this needs it.",
+      ),
     cpu_checkpointing: z
       .boolean()
       .default(false)
       .describe(
-        "Move what is kept for backward out of device memory: to host memory, or to disk under `memory.limit`.",
+        "Move what is kept for backward out of memory, to `memory.nvme_path`: on the CPU backend it is in host memory already.",
       ),
     contiguous_memory_optimization: off().describe(
       "The planner already places every buffer; there is nothing to switch on.",

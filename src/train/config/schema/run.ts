@@ -29,9 +29,12 @@ export const checkpointSchema = z
         "Go on training while a checkpoint is written: what is not written when weights change next is copied. States on disk are written before the run goes on.",
       ),
     load_universal: z
-      .boolean()
+      .union([z.boolean(), text()])
       .default(false)
-      .describe("DeepSpeed's switch for checkpoints of another topology; every checkpoint loads at any."),
+      .describe(
+        "A folder that `slipstream convert` wrote from a universal checkpoint of DeepSpeed: a new run begins with its weights, Adam's moments and step. DeepSpeed's switch, true or false, says nothing here: every checkpoint loads at any topology.",
+      )
+      .meta({ typeText: "boolean | string" }),
   })
   .prefault({})
   .describe("Saving what a run needs to go on exactly where it was.");

@@ -1,11 +1,13 @@
 import { z } from "zod";
-import { byteSize, count, integer, off, ratio, text } from "./fields.ts";
+import { count, integer, off, text } from "./fields.ts";
 
 const device = (what: string) =>
   z
     .enum(["none", "cpu", "nvme"])
     .default("none")
-    .describe(`Where ${what} lie: with the compute (\`none\`), in host memory, or in files on a disk.`);
+    .describe(
+      `Where ${what} lie: with the compute (\`none\`), in host memory (\`cpu\`), or in a file on a disk. On the CPU backend host memory is where the compute is: the same as \`none\`.`,
+    );
 
 const nvmePath = () =>
   text().optional().describe("The folder on the disk, for `nvme`. Without it, `memory.nvme_path`.");
@@ -28,8 +30,10 @@ const offloadOptimizerSchema = z
     device: device("the optimizer's states"),
     nvme_path: nvmePath(),
     buffer_count: count()
-      .default(4)
-      .describe("Buffers in memory that states pass through on their way from and to the disk."),
+      .default(8)
+      .describe(
+        "Buffers of `sub_group_size` elements that may be read ahead of their update, and as many not yet written after it. AdamW moves 4 a sub-group.",
+      ),
     pin_memory: pinMemory(),
     pipeline_read: z
       .boolean()
@@ -43,7 +47,12 @@ const offloadOptimizerSchema = z
       .boolean()
       .default(false)
       .describe("DeepSpeed's quick start from disk. States always begin as zeros made in place."),
-    ratio: ratio().default(1).describe("The share of the states that is offloaded."),
+    ratio: z
+      .literal(1)
+      .default(1)
+      .describe(
+        "The share of the states that is offloaded: all of them. With `memory.limit` what fits stays in memory.",
+      ),
     interleave: z
       .enum(["auto", "always", "never"])
       .default("auto")
@@ -59,11 +68,10 @@ const offloadParameterSchema = z
   .strictObject({
     device: device("parameters"),
     nvme_path: nvmePath(),
-    buffer_count: count().default(5).describe("Buffers in memory that parameters pass through."),
-    buffer_size: count().default(100_000_000).describe("Elements of such a buffer."),
-    max_in_cpu: integer(0)
-      .default(1_000_000_000)
-      .describe("Parameter elements that stay in host memory with `nvme`."),
+    buffer_count: count()
+      .default(5)
+      .describe("Buffers of `buffer_size` elements that may be read ahead of their use, with `nvme`."),
+    buffer_size: sizeOrAuto(1).describe("Elements of such a buffer; `auto`: all of them take 32 MiB."),
     pin_memory: pinMemory(),
   })
   .prefault({})
@@ -103,7 +111,7 @@ export const zeroSchema = z
       .describe("Keep gradients in one place of memory; the planner always does."),
     sub_group_size: count()
       .default(1_000_000_000)
-      .describe("Parameter elements that are updated at a time, where states are offloaded."),
+      .describe("Parameter elements that are updated at a time, where states are on disk; at most 1048576."),
     stage3_max_live_parameters: integer(0)
       .default(1_000_000_000)
       .describe("Most parameter elements gathered at a time at stage 3."),
@@ -145,15 +153,6 @@ export const zeroSchema = z
     ),
     offload_optimizer: offloadOptimizerSchema,
     offload_param: offloadParameterSchema,
-    chunk_manager: z
-      .boolean()
-      .default(false)
-      .describe(
-        "Place states in chunks that move between memory tiers as a whole (PatrickStar, arXiv 2108.05818).",
-      ),
-    chunk_size: byteSize()
-      .optional()
-      .describe("Bytes of a chunk. Without it, what wastes least at the ends of chunks."),
   })
   .prefault({})
   .describe("Partitioning of training state over ranks, and its offload (ZeRO).");

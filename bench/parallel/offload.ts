@@ -5,14 +5,14 @@
 import { mkdtempSync, rmSync, statfsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { bar, type Figure, figure } from "../../../src/cli/bench/measurement.ts";
-import type { RunSuite, SuiteContext } from "../../../src/cli/bench/suite.ts";
-import { createNativeBackend } from "../../../src/runtime/native/backend.ts";
-import { measureBandwidth, type StoreBandwidth } from "../../../src/runtime/store.ts";
-import { offloadAll } from "../../../src/train/offload/settings.ts";
-import type { OffloadCase, OffloadResult } from "../../children/offload.ts";
-import { runChild } from "../../harness/child.ts";
-import { llama30M } from "../../harness/llama.ts";
+import { bar, type Figure, figure } from "../../src/cli/bench/measurement.ts";
+import type { RunSuite, SuiteContext } from "../../src/cli/bench/suite.ts";
+import { createNativeBackend } from "../../src/runtime/native/backend.ts";
+import { measureBandwidth, type StoreBandwidth } from "../../src/runtime/store.ts";
+import { offloadAll } from "../../src/train/offload/settings.ts";
+import type { OffloadCase, OffloadResult } from "../children/offload.ts";
+import { runChild } from "../harness/child.ts";
+import { llama30M } from "../harness/llama.ts";
 
 /** The bars of issue 4. */
 const allowedStates = 0.25;
@@ -117,7 +117,8 @@ async function billion({ report }: SuiteContext, folder: string): Promise<void> 
   });
 }
 
-export const run: RunSuite = async (context) => {
+/** States on disk: the 30M model against memory, and a billion parameters within 4 GiB. */
+export const measureOffload: RunSuite = async (context) => {
   const folder = mkdtempSync(join(tmpdir(), "slipstream-bench-"));
   try {
     await againstMemory(context, folder, await measureDisk(folder));
