@@ -1,5 +1,5 @@
-// Scalar twins of `attention_block`, `attention_block_gradient` and `attention_delta`: the definition, row by row,
-// in float32.
+// Scalar twins of `attention_block`, `attention_block_gradient` and `attention_delta`: the definition, row by
+// row, in float32.
 #define SLIPSTREAM_SCALAR_VECTORS 1
 #include "kernels/attention/block.h"
 #include "kernels/attention/delta.h"

@@ -137,10 +137,10 @@ void load_queries(const Rows& queries, const Rows& outputs, const Rows& d_output
   pack_queries<Engine>(queries, first, count, size, pitch, scratch);
 }
 
-// The loaded queries [first, first + count) against the keys [key, key + keys): d_queries, d_keys and d_values move
-// on. `is_first`: d_queries hold nothing yet. mask(rows, padded_keys, factor) masks the scores where pairs do not
-// see each other, and gives what is left to multiply them by. wait() and pass() stand around what is added to the
-// key block's sums.
+// The loaded queries [first, first + count) against the keys [key, key + keys): d_queries, d_keys and
+// d_values move on. `is_first`: d_queries hold nothing yet. mask(rows, padded_keys, factor) masks the scores
+// where pairs do not see each other, and gives what is left to multiply them by. wait() and pass() stand
+// around what is added to the key block's sums.
 template <class Engine, class Mask, class Wait, class Pass>
 SLIPSTREAM_INLINE void backward_tile(bool is_first, int64_t key, int64_t keys, int64_t count, float scale,
                                      int64_t size, int64_t pitch, const BackwardUnit<Engine>& unit,

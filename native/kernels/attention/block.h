@@ -1,10 +1,10 @@
 // Attention to one block of keys that a rank holds: what both directions share.
 //
-// Every query and key has a *place*, its number among all tokens of the packed sequences (-1: padding), so that
-// the tokens may lie in any order. A query sees the keys whose places are in one range [low, high), which
-// follows from its own place, the offsets of the sequences, causality and the window. Tiles of 64 queries by 64
-// keys are compared by the least and greatest of these: those of which no pair sees each other are passed over,
-// those of which every pair does are not masked.
+// Every query and key has a *place*, its number among all tokens of the packed sequences (-1: padding), so
+// that the tokens may lie in any order. A query sees the keys whose places are in one range [low, high),
+// which follows from its own place, the offsets of the sequences, causality and the window. Tiles of 64
+// queries by 64 keys are compared by the least and greatest of these: those of which no pair sees each other
+// are passed over, those of which every pair does are not masked.
 #pragma once
 
 #include "kernels/attention/problem.h"
@@ -51,8 +51,8 @@ SLIPSTREAM_INLINE BlockProblem read_block_problem(const KernelCall& call, const 
           static_cast<int64_t>(call.attributes[2])};
 }
 
-// Whether a call multiplies in bf16, as in `multiplies_bf16`: by the longest sequence, of which a block may hold
-// a part.
+// Whether a call multiplies in bf16, as in `multiplies_bf16`: by the longest sequence, of which a block may
+// hold a part.
 SLIPSTREAM_INLINE bool block_multiplies_bf16(const BlockProblem& problem, DType dtype) {
   int64_t longest = 0;
   for (int64_t s = 0; s < problem.sequences; s++)

@@ -1,9 +1,10 @@
-// What a block of keys contributes to the gradients of attention: the tiles of backward.h over the key blocks that
-// 64 queries see, with the logsumexp over all blocks.
+// What a block of keys contributes to the gradients of attention: the tiles of backward.h over the key blocks
+// that 64 queries see, with the logsumexp over all blocks.
 //
-// Data: a unit is one key/value head; it packs the key blocks that any query may see as in backward.h, with the
-// bounds of their places. Tasks are 64 queries of one head. Where threads share a unit, every task takes its turn
-// at every key block, also at those that it passes over, so that their sums grow in the order of the tasks.
+// Data: a unit is one key/value head; it packs the key blocks that any query may see as in backward.h, with
+// the bounds of their places. Tasks are 64 queries of one head. Where threads share a unit, every task takes
+// its turn at every key block, also at those that it passes over, so that their sums grow in the order of the
+// tasks.
 #pragma once
 
 #include "kernels/attention/backward.h"

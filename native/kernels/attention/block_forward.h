@@ -1,9 +1,9 @@
-// Attention to a block of keys, forward: the tiles of forward.h over the key blocks that 64 queries see. Where
-// other blocks were attended to before, a task goes on from there: their result, transposed, is the output so far,
-// their logsumexp the maximum, and 1 the sum.
+// Attention to a block of keys, forward: the tiles of forward.h over the key blocks that 64 queries see.
+// Where other blocks were attended to before, a task goes on from there: their result, transposed, is the
+// output so far, their logsumexp the maximum, and 1 the sum.
 //
-// Data: a unit is one key/value head; it packs the key blocks that any query may see as in forward.h, with the
-// bounds of their places. Tasks are 64 queries of one head, the last ones first.
+// Data: a unit is one key/value head; it packs the key blocks that any query may see as in forward.h, with
+// the bounds of their places. Tasks are 64 queries of one head, the last ones first.
 #pragma once
 
 #include "kernels/attention/block_tiles.h"
@@ -82,8 +82,7 @@ void block_forward_task(const BlockProblem& problem, const BlockHead& head, cons
   if (!begun) return keep_result(head, first, count, size);
   for (int64_t i = 0; i < count; i++) {
     const float sum = scratch.sum[i];
-    head.logsumexp[first + i] =
-        sum == 0 ? kNothingSeen : scratch.maximum[i] * kLn2 + __builtin_logf(sum);
+    head.logsumexp[first + i] = sum == 0 ? kNothingSeen : scratch.maximum[i] * kLn2 + __builtin_logf(sum);
     scratch.rescale[i] = sum == 0 ? 0.0f : 1.0f / sum;
   }
   store_transposed(scratch.output, scratch.rescale, count, size, head.output, first);

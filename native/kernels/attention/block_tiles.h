@@ -51,7 +51,8 @@ SLIPSTREAM_INLINE Vector add_before(Vector value, const Rows& before, int64_t ro
   return value + Vector::load(reinterpret_cast<const float*>(before.row(row)) + d, count);
 }
 
-// source [size][64] float32 times `factor`, added to what was there -> rows [first, first + count) of float32.
+// source [size][64] float32 times `factor`, added to what was there -> rows [first, first + count) of
+// float32.
 inline void add_transposed(const float* source, float factor, int64_t count, int64_t size, const Rows& before,
                            const Rows& target, int64_t first) {
   for (int64_t q = 0; q < count; q += Vector::lanes) {

@@ -101,9 +101,9 @@ bool softmax_step(int64_t keys, int64_t columns, float scale, const ForwardScrat
   return changed;
 }
 
-// The loaded queries against the keys [key, key + keys): the output, its maxima and sums move on. `first`: they
-// hold nothing yet but minus infinity and 0. mask(padded_keys, factor) masks the scores where pairs do not see
-// each other, and gives what is left to multiply them by.
+// The loaded queries against the keys [key, key + keys): the output, its maxima and sums move on. `first`:
+// they hold nothing yet but minus infinity and 0. mask(padded_keys, factor) masks the scores where pairs do
+// not see each other, and gives what is left to multiply them by.
 template <class Engine, class Mask>
 SLIPSTREAM_INLINE void forward_tile(bool first, int64_t key, int64_t keys, int64_t columns, float scale,
                                     int64_t size, int64_t pitch, const PackedUnit<Engine>& unit,

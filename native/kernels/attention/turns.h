@@ -25,8 +25,8 @@ SLIPSTREAM_INLINE void wait_for_turn(const int32_t* taken, int64_t turn) {
 }
 SLIPSTREAM_INLINE void pass_turn(int32_t* taken) { __atomic_store_n(taken, *taken + 1, __ATOMIC_RELEASE); }
 
-// The turns of tasks that skip the key blocks which their queries do not see: a task's number among those of a
-// block follows from which queries see it.
+// The turns of tasks that skip the key blocks which their queries do not see: a task's number among those of
+// a block follows from which queries see it.
 struct Turns {
   int32_t* taken;  // null where one thread does all tasks in order
   Visibility visibility;

@@ -81,6 +81,7 @@ describe("a valid config", () => {
     expect(config.model).toMatchObject({ type: "llama", rope_theta: 10_000 });
     expect(config.activation_checkpointing).toEqual({
       mode: "none",
+      mlp_tiles: 1,
       partition_activations: false,
       cpu_checkpointing: false,
     });
