@@ -19,6 +19,8 @@ export interface TensorPiece {
 export interface StatePiece extends TensorPiece {
   /** "parameters", or the name of an optimizer's state such as "first_moment". */
   readonly kind: string;
+  /** The elements where they lie in memory, in a piece that does: what only reads them needs no copy. */
+  readonly resident?: Float32Array;
   /** Copies elements from `offset` (counted from `start`) on into memory. */
   read(offset: number, into: Float32Array): Promise<void>;
   /** Copies memory over elements from `offset` (counted from `start`) on. */
@@ -33,6 +35,7 @@ export function pieceInMemory(
 ): StatePiece {
   return {
     ...{ kind, name, shape, box, start, end },
+    resident: values,
     read: async (offset, into) => into.set(values.subarray(offset, offset + into.length)),
     write: async (offset, from) => values.set(from, offset),
   };

@@ -164,9 +164,11 @@ describe("a rank that fails", () => {
       const ranks = layOut([8, 4], { cuts: [1, 1], parts: 3, copies: 1 });
       await save(ranks, 1);
       const broken = ranks.map((pieces, rank) =>
-        pieces.map((piece) =>
-          rank === failing ? { ...piece, read: () => Promise.reject(new Error("the disk is gone")) } : piece,
-        ),
+        pieces.map((piece) => {
+          const { resident: _, ...elsewhere } = piece;
+          const read = (): Promise<never> => Promise.reject(new Error("the disk is gone"));
+          return rank === failing ? { ...elsewhere, read } : piece;
+        }),
       );
       const groups = ranksOf(3);
       const results = await Promise.allSettled(
@@ -201,23 +203,28 @@ describe("a rank that fails", () => {
 });
 
 describe("while a run goes on", () => {
-  test("what changes after `freeze` is saved as it was", async () => {
-    const elements = 5 * 2 ** 20;
-    const shape = [elements];
-    const values = new Float32Array(elements).fill(1);
-    const piece = pieceInMemory(
-      "parameters",
-      { name: "w", shape, box: wholeBox(shape), start: 0, end: elements },
-      values,
-    );
-    const pending = await startSaving(folder, 1, { pieces: [piece], state: {} });
-    await new Promise((resolve) => setImmediate(resolve));
-    await pending.freeze();
-    values.fill(2);
-    await pending.done;
-    const [saved] = await reload([piece]);
-    expect(saved!.every((value) => value === 1)).toBe(true);
-  });
+  test.each([true, false])(
+    "what changes after `freeze` is saved as it was (in memory: %s)",
+    async (inMemory) => {
+      const elements = 5 * 2 ** 20;
+      const shape = [elements];
+      const values = new Float32Array(elements).fill(1);
+      const piece = pieceInMemory(
+        "parameters",
+        { name: "w", shape, box: wholeBox(shape), start: 0, end: elements },
+        values,
+      );
+      const { resident: _, ...elsewhere } = piece;
+      const saved = inMemory ? piece : elsewhere;
+      const pending = await startSaving(folder, 1, { pieces: [saved], state: {} });
+      await new Promise((resolve) => setImmediate(resolve));
+      await pending.freeze();
+      values.fill(2);
+      await pending.done;
+      const [found] = await reload([piece]);
+      expect(found!.every((value) => value === 1)).toBe(true);
+    },
+  );
 });
 
 test("a missing file of one rank is named", async () => {

@@ -109,7 +109,7 @@ describe("keepLast", () => {
   test("removes nothing while the new one is not complete", async () => {
     await saveTrainingState(folder, 1, stateOf(1), { keepLast: 1 });
     const { pieces, state } = stateOf(2);
-    const watching = pieces.map((piece) => ({
+    const watching = pieces.map(({ resident: _, ...piece }) => ({
       ...piece,
       read: async (offset: number, into: Float32Array) => {
         expect(await steps()).toContain("step-1");
@@ -118,7 +118,10 @@ describe("keepLast", () => {
     }));
     await saveTrainingState(folder, 2, { pieces: watching, state }, { keepLast: 1 });
     expect(await steps()).toEqual(["step-2"]);
-    const failing = pieces.map((piece) => ({ ...piece, read: () => Promise.reject(new Error("no")) }));
+    const failing = pieces.map(({ resident: _, ...piece }) => ({
+      ...piece,
+      read: () => Promise.reject(new Error("no")),
+    }));
     const failed = saveTrainingState(folder, 3, { pieces: failing, state }, { keepLast: 1 });
     await expect(failed).rejects.toThrow("no");
     expect(await steps()).toEqual(["step-2"]);

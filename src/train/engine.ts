@@ -295,6 +295,7 @@ export class TrainingEngine {
       const { name, shape, box } = local;
       const piece = (kind: string, share: Share, from: number): StatePiece => ({
         ...{ kind, name, shape, box, ...keptRange(placed, share) },
+        ...this.#residentPart(kind, from, keptRange(placed, share)),
         read: async (offset, into) => await this.#states.read(kind, from + offset, into),
         write: async (offset, values) => await this.#states.write(kind, from + offset, values),
       });
@@ -302,6 +303,10 @@ export class TrainingEngine {
       if (decayGroup === undefined) return [kept];
       return [kept, ...this.#stateNames.map((kind) => piece(kind, states, statesStart))];
     });
+  }
+
+  #residentPart(kind: string, from: number, { start, end }: { start: number; end: number }) {
+    return this.#states.isOnDisk(kind) ? {} : { resident: this.#states.view(kind, from, end - start) };
   }
 
   /**
